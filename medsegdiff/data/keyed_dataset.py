@@ -1,0 +1,119 @@
+"""A cached dataset and its loader whose augmentation and order depend on (seed, epoch, sample) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from monai.data import CacheDataset, DataLoader
+from monai.transforms import Compose, Randomizable
+from torch.utils.data import Sampler
+
+from medsegdiff.data.noise import key_to_seed
+
+
+class EpochIndex(NamedTuple):
+    """An index that carries the epoch, so that loader processes know it without being told."""
+
+    epoch: int
+    index: int
+
+
+class KeyedCacheDataset(CacheDataset):
+    """MONAI's `CacheDataset`, its random transforms seeded anew for every (seed, epoch, sample).
+
+    What a sample looks like in an epoch is then independent of the order, of the number of loader processes and of
+    whether training was interrupted. Items get a key "sample" with a name that is unique in the dataset.
+
+    Args:
+        data: dictionaries, one a case.
+        transform: transforms; those before the first random one are computed once and kept.
+        seed: of the augmentation.
+        **cache_options: of `CacheDataset`.
+    """
+
+    def __init__(
+        self, data: Sequence[dict[str, Any]], transform: Sequence[Any] | Compose, *, seed: int = 0, **cache_options: Any
+    ) -> None:
+        self.seed = seed
+        super().__init__(data, transform, **{"progress": False, **cache_options})
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, EpochIndex):
+            key = EpochIndex(0, int(key))
+        item = self.data[key.index]
+        name = str(item.get("case", key.index))
+        if isinstance(self.transform, Randomizable):
+            self.transform.set_random_state(seed=key_to_seed(self.seed, key.epoch, name) % 2**32)
+        made = self._transform(key.index)
+        crops = made if isinstance(made, list) else [made]
+        for number, crop in enumerate(crops):
+            crop["sample"] = f"{name}#{number}"
+        return made
+
+
+class KeyedSampler(Sampler[EpochIndex]):
+    """Shuffled indices keyed by (seed, epoch), dealt out over processes.
+
+    Every process gets as many; where the number does not divide, the first of the order are dealt again.
+
+    Args:
+        length: number of samples of the dataset.
+        seed: of the order.
+        shuffle: whether to shuffle at all.
+        rank: number of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self, length: int, *, seed: int = 0, shuffle: bool = True, rank: int | None = None, world_size: int | None = None
+    ) -> None:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.length = length
+        self.seed = seed
+        self.shuffle = shuffle
+        self.rank = rank if rank is not None else (torch.distributed.get_rank() if distributed else 0)
+        self.world_size = (
+            world_size if world_size is not None else (torch.distributed.get_world_size() if distributed else 1)
+        )
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell which epoch comes next; the trainer does."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.length // self.world_size)
+
+    def __iter__(self) -> Iterator[EpochIndex]:
+        generator = torch.Generator().manual_seed(key_to_seed(self.seed, "order", self.epoch))
+        order = torch.randperm(self.length, generator=generator).tolist() if self.shuffle else list(range(self.length))
+        order += order[: len(self) * self.world_size - self.length]
+        for index in order[self.rank :: self.world_size]:
+            yield EpochIndex(self.epoch, index)
+
+
+def keyed_loader(
+    dataset: KeyedCacheDataset, *, batch_size: int, num_workers: int = 0, drop_last: bool | None = None
+) -> DataLoader:
+    """A training loader over a keyed dataset, shuffled by the dataset's seed.
+
+    Args:
+        dataset: what to load.
+        batch_size: samples a batch, on each process.
+        num_workers: loader processes.
+        drop_last: leave out a last batch that is not full; by default where at least one batch is full.
+    """
+    sampler = KeyedSampler(len(dataset), seed=dataset.seed)
+    if drop_last is None:
+        drop_last = len(sampler) >= batch_size
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        drop_last=drop_last,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )

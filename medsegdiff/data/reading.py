@@ -1,0 +1,196 @@
+"""Reading the voxels and the grid of one image, whatever its format."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError, HeaderTypeError, SpatialImage
+from nibabel.wrapstruct import WrapStructError
+from numpy.typing import NDArray
+from PIL import Image
+
+from medsegdiff.errors import DataError, one_line
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
+PICTURE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+IMAGE_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES + PICTURE_SUFFIXES
+
+# A slice of a DICOM series may lie this fraction of the slice spacing beside its place on a regular grid.
+SLICE_TOLERANCE = 0.1
+
+# All that damaged files were seen to raise from the readers; whatever else they raise is worth a traceback.
+_READ_ERRORS = (
+    OSError,  # gzip.BadGzipFile and PIL.UnidentifiedImageError are among them
+    EOFError,
+    zlib.error,
+    ValueError,
+    RuntimeError,  # SimpleITK raises nothing else
+    OverflowError,
+    MemoryError,
+    SyntaxError,  # Pillow, on a damaged PNG chunk
+    ImageFileError,
+    HeaderDataError,
+    HeaderTypeError,
+    WrapStructError,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class RawImage:
+    """The content of one file before any check.
+
+    Attributes:
+        array: voxels in the order (x, y[, z][, channels]).
+        affine: (4, 4), from voxel index to millimetres in RAS; the identity for pictures (PNG, TIFF, JPEG, BMP).
+        dtype: the type of the numbers as stored in the file, before any scaling.
+    """
+
+    array: NDArray[Any]
+    affine: NDArray[np.float64]
+    dtype: np.dtype[Any]
+
+
+def image_suffix(path: str | Path) -> str | None:
+    """The suffix of `path` among `IMAGE_SUFFIXES` in lower case, or None when it is of no readable kind."""
+    name = Path(path).name.lower()
+    return next((suffix for suffix in IMAGE_SUFFIXES if name.endswith(suffix) and name != suffix), None)
+
+
+def case_name(path: str | Path) -> str:
+    """The name of `path` without folder and without image suffix: `imagesTr/case_01.nii.gz` gives `case_01`."""
+    name = Path(path).name
+    return name[: -len(image_suffix(path) or "")] or name
+
+
+def read_image(path: str | Path) -> RawImage:
+    """Read a NIfTI, MetaImage or NRRD file, a picture, or a folder that holds one DICOM series.
+
+    Pictures come in MONAI's order, (width, height[, channels]), as its `PILReader` gives them.
+
+    Raises:
+        DataError: missing, of no readable format, damaged, or a DICOM folder that is not one regular volume.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            msg = f"{path}: there is no such file or folder; give the path of an existing image"
+            raise DataError(msg)
+        return _reader(path)(path)
+    except DataError:
+        raise
+    except _READ_ERRORS as error:
+        # ITK explains itself in several lines of which the last says what happened.
+        reason = next(reversed(str(error).strip().splitlines()), type(error).__name__)
+        msg = (
+            f"{path}: cannot be read ({one_line(Exception(reason))}); allowed are readable, undamaged files whose "
+            "content fits their suffix; copy or export it again"
+        )
+        raise DataError(msg) from error
+
+
+def _reader(path: Path) -> Callable[[Path], RawImage]:
+    if path.is_dir():
+        return _read_dicom_series
+    suffix = image_suffix(path)
+    if suffix is None:
+        msg = (
+            f"{path}: got a file of another format; allowed are {', '.join(IMAGE_SUFFIXES)} and a folder with one "
+            "DICOM series; convert it to one of these"
+        )
+        raise DataError(msg)
+    if suffix in NIFTI_SUFFIXES:
+        return _read_nifti
+    return _read_itk if suffix in ITK_SUFFIXES else _read_picture
+
+
+def _read_nifti(path: Path) -> RawImage:
+    image = nibabel.load(path)
+    if not isinstance(image, SpatialImage):  # surfaces and time courses share the suffix
+        msg = f"{path}: got a {type(image).__name__} without a voxel grid; allowed are volumes; give the image itself"
+        raise DataError(msg)
+    array = np.asanyarray(image.dataobj).reshape(image.shape)  # of no voxels nibabel gives the shape (0,)
+    return RawImage(array, np.asarray(image.affine, np.float64), image.get_data_dtype())
+
+
+def _read_picture(path: Path) -> RawImage:
+    with Image.open(path) as image:
+        array = np.asarray(image).swapaxes(0, 1)
+    return RawImage(array, np.eye(4), array.dtype)
+
+
+def _read_itk(path: Path) -> RawImage:
+    import SimpleITK as sitk
+
+    return _from_itk(sitk.ReadImage(str(path)))
+
+
+def _read_dicom_series(folder: Path) -> RawImage:
+    import SimpleITK as sitk
+
+    # GDCM says by a warning of three lines what the message below says in one.
+    warnings = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+        if len(series) != 1:
+            msg = (
+                f"{folder}: got a folder with {len(series) or 'no'} DICOM series; allowed is exactly one; give the "
+                "folder of one series or the path of an image"
+            )
+            raise DataError(msg)
+        reader = sitk.ImageSeriesReader()
+        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+        reader.SetFileNames(files)
+        reader.MetaDataDictionaryArrayUpdateOn()
+        raw = _from_itk(reader.Execute())
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(warnings)
+    tag = "0020|0032"  # image position (patient)
+    positions = [reader.GetMetaData(i, tag) for i in range(len(files)) if reader.HasMetaDataKey(i, tag)]
+    if len(positions) == len(files) > 1:
+        _check_slice_positions(folder, raw, np.array([p.split("\\") for p in positions], np.float64))
+    return raw
+
+
+def _check_slice_positions(folder: Path, raw: RawImage, positions: NDArray[np.float64]) -> None:
+    """Refuse series whose slices ITK would silently press onto a regular grid where they do not lie."""
+    indices = np.zeros((len(positions), 4))
+    indices[:, 2] = np.arange(len(positions))
+    indices[:, 3] = 1
+    expected = (indices @ raw.affine.T)[:, :3] * (-1, -1, 1)  # back to DICOM's LPS
+    spacing = float(np.linalg.norm(raw.affine[:3, 2]))
+    deviation = float(np.linalg.norm(positions - expected, axis=1).max())
+    repeated = bool((np.ptp(positions, axis=0) == 0).all())
+    if repeated or deviation > SLICE_TOLERANCE * spacing:
+        msg = (
+            f"{folder}: got {len(positions)} slices that are missing, repeated, tilted or unevenly spaced "
+            f"({deviation:.2f} mm beside a regular grid of {spacing:.2f} mm); allowed is one regular volume; "
+            "export the series completely or resample it"
+        )
+        raise DataError(msg)
+
+
+def _from_itk(image: Any) -> RawImage:
+    import SimpleITK as sitk
+
+    array = sitk.GetArrayViewFromImage(image)
+    dims = image.GetDimension()
+    vector = image.GetNumberOfComponentsPerPixel() > 1
+    # ITK's arrays are (…, z, y, x[, channels]).
+    axes = list(reversed(range(dims))) + ([dims] if vector else [])
+    spatial = min(dims, 3)  # a fourth axis is time: a channel axis in our order
+    direction = np.array(image.GetDirection()).reshape(dims, dims)[:spatial, :spatial]
+    affine = np.eye(4)
+    affine[:spatial, :spatial] = direction * np.array(image.GetSpacing()[:spatial])
+    affine[:spatial, 3] = image.GetOrigin()[:spatial]
+    voxels = np.array(array.transpose(axes))
+    return RawImage(voxels, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, voxels.dtype)

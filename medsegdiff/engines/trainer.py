@@ -1,0 +1,230 @@
+"""The trainer of every method with one network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from ignite.utils import convert_tensor
+from monai.data import MetaTensor
+from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents, default_prepare_batch
+from monai.utils.enums import CommonKeys as Keys
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+
+from medsegdiff.data.noise import TrainingNoise, key_to_seed
+from medsegdiff.engines.importance import TimeSampler, build_time_sampler
+from medsegdiff.engines.strategies import TAKES_FIRST_PASS, get_strategy, num_times
+from medsegdiff.errors import MedSegDiffError, SpecError
+from medsegdiff.losses.segmentation import RegressionLoss, SegmentationLoss
+from medsegdiff.methods import Method, get_method
+from medsegdiff.networks.blocks.autocast import amp_dtype
+from medsegdiff.networks.segmenter import DiffusionSegmenter
+
+
+class DiffusionTrainer(SupervisedTrainer):
+    """A MONAI trainer whose step is a strategy: draw t, make the noisy mask, predict, weigh the loss.
+
+    All randomness of a step is keyed by (seed, epoch, sample), that of layers such as dropout by (seed, epoch,
+    process), so that training resumed after an epoch goes on as if it had not stopped.
+
+    Args:
+        device: where to train.
+        max_epochs: number of epochs.
+        train_data_loader: batches with "image" (B, channels, *S), "label" (B, 1, *S) and "sample" (B names).
+        network: the segmenter, or DDP around it.
+        optimizer: of its parameters.
+        method: name of the method whose strategy and time sampler train it; "supervised" needs no schedule.
+        loss_function: gives a loss a sample (B,); by default cross-entropy 20 : Dice 1 for networks that give logits,
+            the squared error for others.
+        time_sampler: "importance" or "uniform" in place of the method's.
+        time_sampler_options: further options of it.
+        seed: of the run.
+        ema: an averaged copy to update after every step, see `make_ema`.
+        first_pass: which network makes the first pass of recycling: "network" or "ema".
+        lr_scheduler: stepped after every optimiser step.
+        max_grad_norm: clip the norm of all gradients together; None for no clipping.
+        accumulation_steps: batches a step of the optimiser.
+        **engine_options: of `monai.engines.SupervisedTrainer`, such as `train_handlers` and `epoch_length`.
+
+    Raises:
+        SpecError: settings that do not exist or do not fit each other.
+    """
+
+    def __init__(
+        self,
+        device: str | torch.device,
+        max_epochs: int,
+        train_data_loader: Iterable[Any],
+        network: nn.Module,
+        optimizer: Optimizer,
+        *,
+        method: str,
+        loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        time_sampler: str | None = None,
+        time_sampler_options: dict[str, Any] | None = None,
+        seed: int = 0,
+        ema: AveragedModel | None = None,
+        first_pass: str = "network",
+        lr_scheduler: LRScheduler | None = None,
+        max_grad_norm: float | None = 1.0,
+        accumulation_steps: int = 1,
+        **engine_options: Any,
+    ) -> None:
+        self.segmenter: DiffusionSegmenter = getattr(network, "module", network)
+        chosen = get_method(method)
+        self.strategy = get_strategy(chosen.strategy)
+        self.strategy_options = _first_pass_options(chosen, first_pass, ema)
+        self.time_sampler = _make_time_sampler(chosen, self.segmenter, time_sampler, time_sampler_options or {})
+        self.seed = seed
+        self.ema = ema
+        self.lr_scheduler = lr_scheduler
+        self.max_grad_norm = max_grad_norm
+        device = torch.device(device)
+        half = amp_dtype(device, self.segmenter.amp)
+        # bf16 has the range of float32 and needs no scaling of the loss.
+        self.grad_scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
+        default_loss = SegmentationLoss() if self.segmenter.prediction.classifies else RegressionLoss()
+        super().__init__(
+            device=device,
+            max_epochs=max_epochs,
+            train_data_loader=train_data_loader,
+            network=network,
+            optimizer=optimizer,
+            loss_function=loss_function or default_loss,
+            prepare_batch=engine_options.pop("prepare_batch", default_prepare_batch),
+            accumulation_steps=accumulation_steps,
+            **engine_options,
+        )
+        self.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
+
+    def stateful_objects(self) -> dict[str, Any]:
+        """All that a checkpoint must hold so that training goes on exactly, each with a state dict."""
+        objects = {
+            "network": self.segmenter,
+            "optimizer": self.optimizer,
+            "lr_scheduler": self.lr_scheduler,
+            "ema": self.ema,
+            "time_sampler": self.time_sampler,
+            "grad_scaler": self.grad_scaler,
+        }
+        return {name: value for name, value in objects.items() if value is not None}
+
+    def _start_epoch(self) -> None:
+        epoch, rank = self.state.epoch, self.state.rank
+        torch.manual_seed(key_to_seed(self.seed, "layers", epoch, rank))
+        sampler = getattr(self.data_loader, "sampler", None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+
+    def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
+        image, label = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
+        image, label = _plain(image), _plain(label)
+        output: dict[str, Any] = {Keys.IMAGE: image, Keys.LABEL: label}
+        self.state.output = output
+        names = batchdata.get("sample") or [str(n) for n in range(len(image))]
+        noise = TrainingNoise(self.seed, self.state.epoch, names, device=image.device)
+
+        opens, closes, parts = self._accumulation()
+        self.network.train()
+        if opens:
+            self.optimizer.zero_grad(set_to_none=True)
+        x_0 = self.segmenter.codec.encode(label)  # (B, C, *S)
+        t, weights = self.time_sampler.sample(noise.uniform())  # (B,) each
+        made = self.strategy(self.network, image, x_0, t, noise, **self.strategy_options)
+        output[Keys.PRED] = made.output
+        self.fire_event(IterationEvents.FORWARD_COMPLETED)
+        losses = self.loss_function(made.output, self._target(label, x_0, made.noise, made.t))  # (B,)
+        loss = (weights * losses).mean()
+        output[Keys.LOSS] = loss
+        self._check_finite(loss)
+        self.fire_event(IterationEvents.LOSS_COMPLETED)
+        self.grad_scaler.scale(loss / parts).backward()
+        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        self.time_sampler.update(*_gather(t, losses.detach()))
+        if closes:
+            self._step()
+        self.fire_event(IterationEvents.MODEL_COMPLETED)
+        return output
+
+    def _target(self, label: torch.Tensor, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        if self.segmenter.prediction.classifies or self.segmenter.schedule is None:
+            return label
+        return self.segmenter.prediction.target(x_0, noise, t, self.segmenter.schedule)
+
+    def _accumulation(self) -> tuple[bool, bool, int]:
+        """Whether this batch opens and closes an optimiser step, and by how many its loss is divided."""
+        size = self.accumulation_steps
+        length = self.state.epoch_length or size
+        place = (self.state.iteration - 1) % length
+        # The last step of an epoch may have fewer batches; it is divided by what it has.
+        parts = min(size, length - place // size * size)
+        return place % size == 0, place % size == parts - 1, parts
+
+    def _step(self) -> None:
+        if self.max_grad_norm is not None:
+            self.grad_scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+        if self.lr_scheduler is not None:
+            self.lr_scheduler.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.segmenter)
+
+    def _check_finite(self, loss: torch.Tensor) -> None:
+        if not torch.isfinite(loss):
+            msg = (
+                f"the loss became {loss.item()} in epoch {self.state.epoch}, iteration {self.state.iteration}; "
+                "training stopped and the last checkpoint stays: lower the learning rate or set amp to off"
+            )
+            raise MedSegDiffError(msg)
+
+
+def _make_time_sampler(
+    method: Method, segmenter: DiffusionSegmenter, name: str | None, options: dict[str, Any]
+) -> TimeSampler:
+    if (segmenter.schedule is None) != (method.schedule is None):
+        kinds = {True: "a supervised network", False: "a network with a noise schedule"}
+        msg = (
+            f"method {method.name!r} needs {kinds[method.schedule is None]}, got {kinds[segmenter.schedule is None]}; "
+            "build the network and the trainer with the same method"
+        )
+        raise SpecError(msg)
+    if segmenter.schedule is None:
+        return build_time_sampler("uniform", 1)
+    times = num_times(method.strategy, segmenter.schedule.num_train_timesteps)
+    return build_time_sampler(name or method.time_sampler, times, **options)
+
+
+def _first_pass_options(method: Method, first_pass: str, ema: AveragedModel | None) -> dict[str, Any]:
+    if first_pass not in ("network", "ema"):
+        msg = f"first_pass {first_pass!r} does not exist; use network or ema"
+        raise SpecError(msg)
+    if first_pass == "network":
+        return {}
+    if method.strategy not in TAKES_FIRST_PASS or ema is None:
+        msg = (
+            f"first_pass 'ema' was asked for with method {method.name!r} and {'no' if ema is None else 'an'} EMA; "
+            f"it needs one of {', '.join(sorted(TAKES_FIRST_PASS))} and an EMA"
+        )
+        raise SpecError(msg)
+    return {"first_pass": ema.module}
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+
+
+def _gather(*tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+    """The tensors of all processes, so that each learns the same importance history."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return tensors
+    import ignite.distributed as idist
+
+    return [convert_tensor(idist.all_gather(tensor)) for tensor in tensors]

@@ -1,0 +1,66 @@
+"""The one family of exceptions for mistakes that a user can mend.
+
+Whatever is raised from this family carries a message of one line that says what was got, what is allowed and what to
+do. The command line and the bundles print that line and exit with code 2; every other exception is a defect of ours
+and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+USER_ERROR_EXIT_CODE = 2
+
+
+class MedSegDiffError(ValueError):
+    """A mistake in what the user gave; the message is one line: got, allowed, what to do."""
+
+
+class SpecError(MedSegDiffError):
+    """A setting that does not exist or does not fit the others (method, size, sampler, steps, …)."""
+
+
+class DataError(MedSegDiffError):
+    """A file or folder that is missing, unreadable or not what the task expects."""
+
+
+class WeightsError(MedSegDiffError):
+    """Weights that do not belong to the network they are loaded into."""
+
+
+def find_user_error(error: BaseException | None) -> MedSegDiffError | None:
+    """Return the user error behind `error`, following causes and contexts, or None when there is none."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, MedSegDiffError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def one_line(error: BaseException) -> str:
+    """The message of `error` on a single line."""
+    return " ".join(str(error).split())
+
+
+def report_user_errors() -> None:
+    """Make the running process print user errors as one line and exit with code 2.
+
+    `python -m monai.bundle run` wraps every exception in a traceback of the configuration parser; bundles call this
+    in their `initialize` section so that a wrong `--method` reads like a message instead. Errors of other kinds keep
+    their traceback.
+    """
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        user_error = find_user_error(error)
+        if user_error is None:
+            previous(kind, error, trace)
+            return
+        print(f"error: {one_line(user_error)}", file=sys.stderr)
+        # The interpreter honours a SystemExit that leaves the hook: its code becomes that of the process.
+        raise SystemExit(USER_ERROR_EXIT_CODE)
+
+    sys.excepthook = hook

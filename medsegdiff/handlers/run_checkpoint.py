@@ -1,0 +1,180 @@
+"""Checkpoints from which a run goes on exactly, and the best weights so far."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from medsegdiff.engines.trainer import DiffusionTrainer
+from medsegdiff.errors import DataError, SpecError
+from medsegdiff.methods import RunSpec, save_weights
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_NAME = "checkpoint.pt"
+
+
+class RunCheckpoint:
+    """Writes `checkpoint.pt` of a run after every so many epochs and, where asked, takes it up at the start.
+
+    The file holds the trainer's own state (networks, optimiser, learning rate, EMA, importance history, gradient
+    scaler), epoch and iteration, and further stateful objects such as an early stop. It is written under a temporary
+    name and renamed, so that a killed process leaves the previous one whole. Only the first process writes.
+
+    Args:
+        run_dir: folder of the run.
+        spec: what the run trains; a checkpoint of another is refused.
+        resume: start from the folder's checkpoint where there is one.
+        interval: epochs between two checkpoints; the last epoch is always written.
+        extra: further objects with `state_dict` and `load_state_dict`, by name.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | os.PathLike[str],
+        spec: RunSpec,
+        *,
+        resume: bool = False,
+        interval: int = 1,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path = Path(run_dir) / CHECKPOINT_NAME
+        self.spec = spec
+        self.resume = resume
+        self.interval = interval
+        self.extra = dict(extra or {})
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a `DiffusionTrainer`."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        # Behind validation, which is attached to the same event and may change the early stop's counters; MONAI's
+        # handlers are attached in the order of their list, and this one stands last in the bundles.
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def start(self, engine: DiffusionTrainer) -> None:
+        """Take up the checkpoint, or warn that a run stands in the folder already."""
+        if not self.resume:
+            if self.path.exists():
+                logger.warning("%s exists and will be overwritten; give --resume true to go on from it", self.path)
+            return
+        if not self.path.exists():
+            logger.info("nothing to resume at %s: training starts anew", self.path)
+            return
+        state = self._read()
+        self._check(state)
+        for name, owner in self._objects(engine).items():
+            if name not in state["objects"]:
+                msg = f"{self.path} holds no {name!r}, which this run needs; resume with the settings of the first run"
+                raise SpecError(msg)
+            owner.load_state_dict(state["objects"][name])
+        engine.state.epoch = state["epoch"]
+        engine.state.iteration = state["iteration"]
+        logger.info("resumed %s after epoch %d", self.path, state["epoch"])
+
+    def save(self, engine: DiffusionTrainer) -> None:
+        """Write the checkpoint where its turn has come."""
+        epoch = engine.state.epoch
+        if epoch % self.interval and epoch != engine.state.max_epochs:
+            return
+        if engine.state.rank == 0:
+            self.write(engine)
+
+    def write(self, engine: DiffusionTrainer) -> None:
+        """Write the checkpoint now, whole or not at all."""
+        state = {
+            "epoch": engine.state.epoch,
+            "iteration": engine.state.iteration,
+            "spec": self.spec.to_dict(),
+            "objects": {name: owner.state_dict() for name, owner in self._objects(engine).items()},
+        }
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            msg = f"cannot write the checkpoint {self.path} ({error.strerror}); free space or choose another --ckpt_dir"
+            raise DataError(msg) from error
+
+    def _objects(self, engine: DiffusionTrainer) -> dict[str, Any]:
+        return {**engine.stateful_objects(), **self.extra}
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            # Optimiser and scheduler states are plain containers of tensors and numbers.
+            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever unpickling a broken file raises
+            msg = f"{self.path} cannot be read as a checkpoint ({type(error).__name__}); delete it or start elsewhere"
+            raise DataError(msg) from error
+        return state
+
+    def _check(self, state: dict[str, Any]) -> None:
+        before, now = state["spec"], self.spec.to_dict()
+        for name in now:
+            if name != "version" and before.get(name) != now[name]:
+                msg = (
+                    f"{self.path} is of a run with {name}={before.get(name)!r}, this one has {now[name]!r}; "
+                    "resume with the settings of the first run, or choose another --ckpt_dir"
+                )
+                raise SpecError(msg)
+
+
+class BestWeights:
+    """Keeps the best weights of a run as `model.pt` with its `model.json`, judged on the validation split.
+
+    Attach it to the evaluator. A later network of equal score replaces the earlier one, as in the recycling paper.
+
+    Args:
+        run_dir: folder of the run.
+        spec: what the run trains.
+        network: whose weights are written: the one that was validated.
+        metric: name of the metric in the evaluator's state, the larger the better.
+        name: of the file; give another to keep the best of each sampler.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | os.PathLike[str],
+        spec: RunSpec,
+        network: torch.nn.Module,
+        *,
+        metric: str = "val_mean_dice",
+        name: str = "model.pt",
+    ) -> None:
+        self.path = Path(run_dir) / name
+        self.spec = spec
+        self.network = network
+        self.metric = metric
+        self.best = float("-inf")
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        score = float(engine.state.metrics[self.metric])
+        # Not "score < best": a score that is not a number never counts as the best.
+        if not score >= self.best:
+            return
+        self.best = score
+        if getattr(engine.state, "rank", 0) == 0:
+            save_weights(self.network.state_dict(), self.spec, self.path)
+            logger.info("best %s so far, %.4f: wrote %s", self.metric, score, self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score, for the checkpoint."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a best score."""
+        self.best = float(state["best"])

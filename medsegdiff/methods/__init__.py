@@ -1,0 +1,22 @@
+"""Methods by name, the specification of a run, and segmenters built from it."""
+
+from medsegdiff.methods import recycling_family as _recycling_family  # registers its methods
+from medsegdiff.methods.build import build_segmenter, load_segmenter, load_state, save_weights, spec_path
+from medsegdiff.methods.registry import METHODS, Method, get_method, register
+from medsegdiff.methods.run_spec import SIZES, RunSpec
+
+__all__ = [
+    "METHODS",
+    "SIZES",
+    "Method",
+    "RunSpec",
+    "build_segmenter",
+    "get_method",
+    "load_segmenter",
+    "load_state",
+    "register",
+    "save_weights",
+    "spec_path",
+]
+
+del _recycling_family

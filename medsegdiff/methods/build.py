@@ -1,0 +1,123 @@
+"""From a run's specification to its segmenter, and from weights back to it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medsegdiff.errors import WeightsError
+from medsegdiff.methods.registry import get_method
+from medsegdiff.methods.run_spec import RunSpec
+from medsegdiff.networks.codec import build_codec
+from medsegdiff.networks.prediction import build_prediction
+from medsegdiff.networks.schedulers import build_schedule
+from medsegdiff.networks.segmenter import DiffusionSegmenter
+
+logger = logging.getLogger(__name__)
+
+
+def build_segmenter(spec: RunSpec, *, seed: int = 0, amp: str = "off") -> DiffusionSegmenter:
+    """A segmenter with fresh weights.
+
+    Args:
+        spec: what to build.
+        seed: of the sampling noise.
+        amp: see `DiffusionSegmenter`.
+
+    Raises:
+        SpecError: the specification names what does not exist.
+    """
+    method = get_method(spec.method)
+    codec = build_codec(method.codec, spec.num_classes)
+    settings = None if method.schedule is None else dict(spec.schedule or method.schedule)
+    schedule = None if settings is None else build_schedule(settings.pop("name"), **settings)
+    denoiser = method.build_denoiser(
+        spec, 0 if schedule is None else codec.channels, None if schedule is None else schedule.num_train_timesteps
+    )
+    return DiffusionSegmenter(
+        denoiser,
+        codec=codec,
+        prediction=build_prediction(method.prediction, **method.prediction_options),
+        schedule=schedule,
+        sampler=spec.sampler,
+        sampler_options=spec.sampler_options,
+        steps=spec.steps,
+        draws=spec.draws,
+        seed=seed,
+        amp=amp,
+    )
+
+
+def spec_path(weights: str | os.PathLike[str]) -> Path:
+    """Where the specification of a weights file stands: `model.json` beside `model.pt`."""
+    return Path(weights).with_suffix(".json")
+
+
+def save_weights(state_dict: dict[str, torch.Tensor], spec: RunSpec, path: str | os.PathLike[str]) -> None:
+    """Write a flat state dict in fp16 as `path` and the specification beside it, each whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = {k: v.detach().cpu().half() if v.is_floating_point() else v.detach().cpu() for k, v in state_dict.items()}
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    torch.save(half, partial)
+    partial.replace(path)
+    spec.write(spec_path(path))
+
+
+def load_segmenter(
+    weights: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    amp: str = "off",
+    device: torch.device | str = "cpu",
+    **wanted: Any,
+) -> DiffusionSegmenter:
+    """Build the segmenter that `weights` belong to, load them and set it to evaluation.
+
+    Args:
+        weights: a file that `save_weights` wrote, with its specification beside it.
+        seed: of the sampling noise.
+        amp: see `DiffusionSegmenter`.
+        device: to put it on.
+        wanted: fields of the specification that must agree, such as `method="recycling"`; None asks for nothing.
+
+    Raises:
+        WeightsError: the file is missing, unreadable, of another run than wanted, or does not fit its specification.
+    """
+    spec = RunSpec.read(spec_path(weights))
+    spec.require_match(wanted, where=str(weights))
+    segmenter = build_segmenter(spec, seed=seed, amp=amp)
+    load_state(segmenter, weights)
+    return segmenter.to(device).eval()
+
+
+def load_state(segmenter: torch.nn.Module, weights: str | os.PathLike[str]) -> None:
+    """Load a flat state dict into a network.
+
+    Raises:
+        WeightsError: the file is missing or unreadable, or its tensors are not those of the network.
+    """
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        msg = f"{weights} does not exist; train first, or give the path of a model.pt"
+        raise WeightsError(msg) from None
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        msg = f"{weights} cannot be read as weights ({type(error).__name__}); copy or train the file again"
+        raise WeightsError(msg) from error
+    own = segmenter.state_dict()
+    for name in sorted(set(own) | set(state)):
+        found = tuple(state[name].shape) if name in state else "nothing"
+        expected = tuple(own[name].shape) if name in own else "nothing"
+        if found != expected:
+            msg = (
+                f"{weights} does not fit the network: {name} has {found} in the file and {expected} in the network; "
+                "the weights are of another method, size or task than asked for"
+            )
+            raise WeightsError(msg)
+    segmenter.load_state_dict(state)

@@ -1,0 +1,88 @@
+"""The methods that Fu et al. (2023) compare: one network, six ways to train it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from medsegdiff.errors import SpecError
+from medsegdiff.methods.registry import Method, register
+from medsegdiff.methods.run_spec import RunSpec
+from medsegdiff.networks.nets.recycling_unet import RecyclingUNet
+
+# "small" has one convolution before and one block behind at full resolution, where a convolution costs most, and
+# group norm, which trains faster than instance norm in few steps; about 5 M parameters in 3-D.
+SIZE_OPTIONS: dict[str, dict[str, Any]] = {
+    "paper": {"channels": (32, 64, 128, 256), "num_res_blocks": 2, "norm": "instance"},
+    "small": {"channels": (32, 64, 96, 96), "num_res_blocks": (0, 1, 1, 1), "norm": "group"},
+}
+
+
+def build_recycling_unet(
+    spec: RunSpec, mask_channels: int, num_train_timesteps: int | None, *, self_conditioning: bool = False
+) -> nn.Module:
+    """The recycling U-Net of a run; `spec.options` override what its size sets.
+
+    Raises:
+        SpecError: an option that the network does not have.
+    """
+    options = {**SIZE_OPTIONS[spec.size], **spec.options}
+    factor = 2 ** (len(options["channels"]) - 1)
+    options.setdefault("token_grid", [max(1, -(-n // factor)) for n in spec.roi_size])
+    if num_train_timesteps is not None:
+        options["num_train_timesteps"] = num_train_timesteps
+    try:
+        return RecyclingUNet(
+            spec.spatial_dims,
+            spec.in_channels,
+            mask_channels,
+            spec.num_classes,
+            self_conditioning=self_conditioning,
+            **options,
+        )
+    except TypeError as error:
+        msg = f"options {spec.options} do not fit the recycling U-Net ({error}); see medsegdiff.networks.nets for them"
+        raise SpecError(msg) from error
+
+
+def _build_self_conditioned(spec: RunSpec, mask_channels: int, num_train_timesteps: int | None) -> nn.Module:
+    return build_recycling_unet(spec, mask_channels, num_train_timesteps, self_conditioning=True)
+
+
+LINEAR_1001: dict[str, Any] = {"name": "linear", "num_train_timesteps": 1001}
+
+register(Method("supervised", "the same U-Net without diffusion", build_recycling_unet, "supervised", None))
+register(Method("diffusion", "standard diffusion, x_t from the truth", build_recycling_unet, "diffusion", LINEAR_1001))
+register(
+    Method(
+        "recycling", "x_t from the prediction at x_T (Fu et al. 2023)", build_recycling_unet, "recycling", LINEAR_1001
+    )
+)
+register(
+    Method(
+        "recycling_next",
+        "x_t from the prediction at x_{t+1} (Fu et al., workshop)",
+        build_recycling_unet,
+        "recycling_next",
+        LINEAR_1001,
+    )
+)
+register(
+    Method(
+        "self_conditioning",
+        "the prediction at x_t as further input (Chen et al. 2022)",
+        _build_self_conditioned,
+        "self_conditioning",
+        LINEAR_1001,
+    )
+)
+register(
+    Method(
+        "self_conditioning_next",
+        "the prediction at x_{t+1} as further input (Watson et al. 2023)",
+        _build_self_conditioned,
+        "self_conditioning_next",
+        LINEAR_1001,
+    )
+)

@@ -1,0 +1,146 @@
+"""The typed description of a run: all that is needed to build its network again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medsegdiff import __version__
+from medsegdiff.errors import SpecError, WeightsError
+
+SIZES = ("small", "paper")
+# What must agree for weights to fit a network; the rest says how it is used or where it comes from.
+IDENTITY_FIELDS = ("task", "method", "size", "spatial_dims", "in_channels", "class_names", "options", "schedule")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What a network is and how it samples; written as `model.json` beside every `model.pt`.
+
+    Attributes:
+        task: name of the bundle.
+        method: name of a method, see `medsegdiff.methods.METHODS`.
+        size: "small" (trains on a CPU) or "paper".
+        spatial_dims: 2 or 3.
+        in_channels: channels of the image.
+        class_names: names of the classes, the background first.
+        roi_size: spatial size that the network is trained at.
+        options: further options of the method's network, such as `{"transformer": False}`.
+        schedule: name and settings of a noise schedule in place of the method's own.
+        sampler: "ddpm", "ddim" or "dpm_solver++".
+        sampler_options: further options of the sampler.
+        steps: number of visited time steps.
+        draws: number of segmentations averaged.
+        split: name of the split that it was trained on.
+        version: of the package that wrote it.
+
+    Raises:
+        SpecError: a value out of range.
+    """
+
+    task: str
+    method: str
+    size: str
+    spatial_dims: int
+    in_channels: int
+    class_names: Sequence[str]
+    roi_size: Sequence[int]
+    options: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] | None = None
+    sampler: str = "ddpm"
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+    steps: int = 5
+    draws: int = 1
+    split: str | None = None
+    version: str = __version__
+
+    def __post_init__(self) -> None:
+        # Lists and tuples are one to JSON; comparing specs must not see a difference.
+        object.__setattr__(self, "class_names", list(self.class_names))
+        object.__setattr__(self, "roi_size", list(self.roi_size))
+        if self.size not in SIZES:
+            msg = f"size {self.size!r} does not exist; use one of {', '.join(SIZES)}"
+            raise SpecError(msg)
+        if self.spatial_dims not in (2, 3) or len(self.roi_size) != self.spatial_dims:
+            msg = (
+                f"got spatial_dims={self.spatial_dims} with roi_size={self.roi_size}; "
+                "allowed are 2 or 3 with as many sizes"
+            )
+            raise SpecError(msg)
+        if self.in_channels < 1 or len(self.class_names) < 2:
+            msg = (
+                f"got in_channels={self.in_channels} and class_names={self.class_names}; "
+                "a task has at least one channel and two classes, background first"
+            )
+            raise SpecError(msg)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.class_names)
+
+    def replace(self, **changes: Any) -> RunSpec:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write as JSON, whole or not at all."""
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        partial.replace(path)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> RunSpec:
+        """Read what `write` wrote.
+
+        Raises:
+            WeightsError: no such file, not JSON, or fields that this version does not know.
+        """
+        path = Path(path)
+        try:
+            values = json.loads(path.read_text())
+        except FileNotFoundError:
+            msg = f"{path} does not exist; every model.pt needs the model.json that was written beside it"
+            raise WeightsError(msg) from None
+        except (OSError, ValueError) as error:
+            msg = f"{path} cannot be read as JSON ({error}); copy the model.json that was written beside the weights"
+            raise WeightsError(msg) from error
+        known = {f.name for f in dataclasses.fields(cls)}
+        if not isinstance(values, dict) or set(values) - known:
+            unknown = sorted(set(values) - known) if isinstance(values, dict) else type(values).__name__
+            msg = f"{path} holds {unknown}, which version {__version__} does not know; update medsegdiff"
+            raise WeightsError(msg)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            msg = f"{path} is not a complete model.json ({error}); copy the one written beside the weights"
+            raise WeightsError(msg) from error
+
+    def require_match(self, wanted: dict[str, Any], *, where: str) -> None:
+        """Refuse weights of another run.
+
+        Args:
+            wanted: fields of `IDENTITY_FIELDS` and the values asked for; None asks for nothing.
+            where: the weights' path, for the message.
+
+        Raises:
+            WeightsError: a field differs; the message names it.
+        """
+        for name in IDENTITY_FIELDS:
+            value, found = wanted.get(name), getattr(self, name)
+            if value is not None and value != found:
+                msg = (
+                    f"{where} was trained with {name}={found!r}, but {name}={value!r} is asked for; "
+                    f"give weights of that {name}, or leave {name} out to use these"
+                )
+                raise WeightsError(msg)

@@ -1,0 +1,224 @@
+"""Means, spreads and bootstrap intervals of measured cases, as a table for the eye and files for machines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medsegdiff.errors import DataError, SpecError
+from medsegdiff.metrics.segmentation import METRICS, ClassMetrics
+
+_TITLES = {"dice": "Dice", "hd95": "HD95 mm", "nsd": "NSD", "iou": "IoU", "precision": "Precision", "recall": "Recall"}
+_COUNTS = ("n_cases", "n_missed", "n_spurious", "n_absent")
+
+
+def summarise(
+    rows: Sequence[ClassMetrics], *, confidence: float = 0.95, n_resamples: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+    """Summarise measured cases, for each class and over classes.
+
+    The mean over classes is taken within each case first and over cases then, undefined values (NaN) left out at both
+    stages, as in the recycling paper (Fu et al., MELBA 2023:016).
+
+    Args:
+        rows: what `case_metrics` returned for all cases, joined; case names must differ.
+        confidence: coverage of the interval of the mean, in (0, 1).
+        n_resamples: bootstrap resamples of the cases.
+        seed: seed of the resampling; the same rows and seed give the same interval.
+
+    Returns:
+        `{"n_cases", "confidence", "classes": {name: summary}, "mean": summary}`. A summary holds `n_cases`, `n_missed`,
+        `n_spurious` and `n_absent` (for "mean": summed over classes, but `n_cases`), and for every metric `mean`,
+        `std` (sample, n-1), `median`, `n` (defined values), `ci_low` and `ci_high` (percentile bootstrap of the mean;
+        NaN for fewer than two values).
+
+    Raises:
+        DataError: there are no rows, or a case has a class twice.
+        SpecError: `confidence` is outside (0, 1).
+    """
+    if not 0 < confidence < 1:
+        msg = f"confidence is {confidence}; allowed is a number between 0 and 1"
+        raise SpecError(msg)
+    if not rows:
+        msg = "there is no measured case to summarise; check that the data list is not empty"
+        raise DataError(msg)
+    names = list(dict.fromkeys(row.class_name for row in sorted(rows, key=lambda row: row.label)))
+    cases = {case: index for index, case in enumerate(dict.fromkeys(row.case for row in rows))}
+    times = Counter((row.case, row.class_name) for row in rows)
+    if twice := [case for (case, _), n in times.items() if n > 1]:
+        msg = f"case {twice[0]!r} was measured more than once; give every case a name of its own"
+        raise DataError(msg)
+
+    def statistics(values: np.ndarray) -> dict[str, float]:
+        return _statistics(values, confidence=confidence, n_resamples=n_resamples, seed=seed)
+
+    table = {metric: np.full((len(cases), len(names)), math.nan) for metric in METRICS}
+    for row in rows:
+        for metric in METRICS:
+            table[metric][cases[row.case], names.index(row.class_name)] = getattr(row, metric)
+    classes: dict[str, dict[str, Any]] = {}
+    for column, name in enumerate(names):
+        statuses = [row.status for row in rows if row.class_name == name]
+        counts = {f"n_{status}": statuses.count(status) for status in ("missed", "spurious", "absent")}
+        classes[name] = {"n_cases": len(statuses), **counts}
+        classes[name] |= {metric: statistics(table[metric][:, column]) for metric in METRICS}
+    mean: dict[str, Any] = {key: sum(classes[name][key] for name in names) for key in _COUNTS}
+    mean["n_cases"] = len(cases)
+    mean |= {metric: statistics(_nanmean_over_classes(table[metric])) for metric in METRICS}
+    return {"n_cases": len(cases), "confidence": confidence, "classes": classes, "mean": mean}
+
+
+def format_table(summary: Mapping[str, Any]) -> str:
+    """A plain-text table of what `summarise` returned.
+
+    A line for each class (mean ± std), then the mean over classes and its interval; `n/a` where nothing was defined.
+    The counts are of cases whose truth alone (missed), prediction alone (spurious) or neither (absent) holds the class;
+    in the line of the mean they are sums over classes.
+    """
+    header = ["class", "cases", "missed", "spurious", "absent", *(_TITLES[metric] for metric in METRICS)]
+    lines = [header]
+    for name, entry in [*summary["classes"].items(), ("mean", summary["mean"])]:
+        cells = [_spread(entry[metric], _digits(metric)) for metric in METRICS]
+        lines.append([name, *(str(entry[key]) for key in _COUNTS), *cells])
+    intervals = [_interval(summary["mean"][metric], _digits(metric)) for metric in METRICS]
+    lines.append([f"{100 * summary['confidence']:g} % CI", *("" for _ in _COUNTS), *intervals])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+
+    rendered = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines]
+    rule = "-" * max(map(len, rendered))
+    return "\n".join([rendered[0], rule, *rendered[1:-2], rule, *rendered[-2:]])
+
+
+def write_metrics(
+    rows: Sequence[ClassMetrics],
+    summary: Mapping[str, Any],
+    folder: str | os.PathLike[str],
+    *,
+    settings: Mapping[str, Any] | None = None,
+) -> tuple[Path, Path]:
+    """Write `metrics.csv` (a row for each case and class) and `summary.json`; each appears whole or not at all.
+
+    Undefined values are `nan` in the table and null in the JSON file.
+
+    Args:
+        rows: the measured rows.
+        summary: what `summarise` made of them.
+        folder: where to write; made when it does not exist.
+        settings: how the prediction was made (method, sampler, steps, …): further columns, and `settings` in the JSON.
+
+    Returns:
+        The paths of the two files.
+
+    Raises:
+        DataError: the folder cannot be made or written to.
+        SpecError: a setting has the name of a column.
+    """
+    settings = dict(settings or {})
+    columns = [field.name for field in fields(ClassMetrics)]
+    if clash := sorted(set(settings) & set(columns)):
+        msg = f"settings holds {', '.join(clash)}, which name columns of the metrics; rename these settings"
+        raise SpecError(msg)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, [*columns, *settings], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: _cell(value) for key, value in {**asdict(row), **settings}.items()})
+    report = json.dumps(_strict({"settings": settings, **summary}), indent=2, ensure_ascii=False, default=str) + "\n"
+
+    csv_path, json_path = Path(folder) / "metrics.csv", Path(folder) / "summary.json"
+    try:
+        csv_path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(csv_path, table.getvalue())
+        _replace(json_path, report)
+    except OSError as error:
+        msg = f"cannot write the metrics to {folder} ({error.strerror or error}); choose a folder that can be written"
+        raise DataError(msg) from error
+    return csv_path, json_path
+
+
+def _statistics(values: np.ndarray, *, confidence: float, n_resamples: int, seed: int) -> dict[str, float]:
+    values = values[~np.isnan(values)]
+    n = len(values)
+    low, high = _bootstrap(values, confidence=confidence, n_resamples=n_resamples, seed=seed)
+    return {
+        "mean": float(values.mean()) if n else math.nan,
+        "std": float(values.std(ddof=1)) if n > 1 else math.nan,
+        "median": float(np.median(values)) if n else math.nan,
+        "n": n,
+        "ci_low": low,
+        "ci_high": high,
+    }
+
+
+def _bootstrap(values: np.ndarray, *, confidence: float, n_resamples: int, seed: int) -> tuple[float, float]:
+    if len(values) < 2:
+        return math.nan, math.nan
+    from scipy.stats import bootstrap  # a second to import
+
+    # Percentiles rather than BCa: the latter is undefined where all values are equal, as for a class always missed.
+    # One seed for every metric and class: their intervals come from the same resampled cases.
+    result = bootstrap(
+        (values,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=n_resamples,
+        batch=100,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def _nanmean_over_classes(table: np.ndarray) -> np.ndarray:
+    """Mean of (cases, classes) over classes -> (cases,), without numpy's warning for a case with nothing defined."""
+    defined = ~np.isnan(table)
+    n = defined.sum(axis=1)
+    return np.where(n > 0, np.where(defined, table, 0).sum(axis=1) / np.maximum(n, 1), math.nan)
+
+
+def _digits(metric: str) -> int:
+    return 2 if metric == "hd95" else 3
+
+
+def _spread(entry: Mapping[str, float], digits: int) -> str:
+    if not entry["n"]:
+        return "n/a"
+    spread = "" if math.isnan(entry["std"]) else f" ± {entry['std']:.{digits}f}"
+    return f"{entry['mean']:.{digits}f}{spread}"
+
+
+def _interval(entry: Mapping[str, float], digits: int) -> str:
+    return "n/a" if math.isnan(entry["ci_low"]) else f"{entry['ci_low']:.{digits}f}–{entry['ci_high']:.{digits}f}"
+
+
+def _cell(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _strict(value: Any) -> Any:
+    """`value` with null for what strict JSON cannot say (NaN, infinity)."""
+    if isinstance(value, Mapping):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write `text` under a temporary name in the same folder and move it into place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

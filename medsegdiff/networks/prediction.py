@@ -1,0 +1,124 @@
+"""What the denoiser's output means, and how x_0 follows from it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+
+from medsegdiff.errors import SpecError
+from medsegdiff.networks.schedulers.schedule import NoiseSchedule
+
+
+class Prediction(ABC):
+    """One reading of the denoiser's output.
+
+    Attributes:
+        classifies: whether the output is logits of classes, so that cross-entropy and Dice apply to it.
+        needs_schedule: whether x_0 follows from the output only together with x_t and the schedule.
+    """
+
+    classifies = False
+    needs_schedule = False
+
+    @abstractmethod
+    def to_x_0(self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+        """The predicted x_0 (B, C, *S), float32, from the output (B, C, *S) at x_t (B, C, *S) and t (B,)."""
+
+    @abstractmethod
+    def target(self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+        """What a squared loss compares the output with, (B, C, *S)."""
+
+
+class LogitsPrediction(Prediction):
+    """Logits of x_0: `2 softmax - 1` over classes, or `2 sigmoid - 1` for a single channel (Fu et al. 2023)."""
+
+    classifies = True
+
+    def to_x_0(self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+        logits = output.float()
+        return 2 * (logits.softmax(dim=1) if logits.shape[1] > 1 else logits.sigmoid()) - 1
+
+    def target(self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+        return (x_0 + 1) / 2
+
+
+class TanhPrediction(Prediction):
+    """x_0 itself through a hyperbolic tangent (Hejrati et al. 2024)."""
+
+    def to_x_0(self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+        return output.float().tanh()
+
+    def target(self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+        return x_0
+
+
+class EpsilonPrediction(Prediction):
+    """The noise in x_t (Ho et al. 2020; Amit et al. 2021).
+
+    Args:
+        clip_x_0: clip the x_0 that follows from it to [-1, 1]; SegDiff does not.
+    """
+
+    needs_schedule = True
+
+    def __init__(self, *, clip_x_0: bool = False) -> None:
+        self.clip_x_0 = clip_x_0
+
+    def to_x_0(self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+        signal, spread = _given(schedule).scales(t, x_t)
+        x_0 = (x_t.float() - spread * output.float()) / signal
+        return x_0.clamp(-1, 1) if self.clip_x_0 else x_0
+
+    def target(self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+        return noise
+
+
+class VPrediction(Prediction):
+    """v = sqrt(abar) noise - sqrt(1 - abar) x_0 (Salimans & Ho 2022, section 4)."""
+
+    needs_schedule = True
+
+    def __init__(self, *, clip_x_0: bool = False) -> None:
+        self.clip_x_0 = clip_x_0
+
+    def to_x_0(self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+        signal, spread = _given(schedule).scales(t, x_t)
+        x_0 = signal * x_t.float() - spread * output.float()
+        return x_0.clamp(-1, 1) if self.clip_x_0 else x_0
+
+    def target(self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+        signal, spread = _given(schedule).scales(t, x_0)
+        return signal * noise - spread * x_0
+
+
+PREDICTIONS: dict[str, type[Prediction]] = {
+    "logits": LogitsPrediction,
+    "tanh": TanhPrediction,
+    "epsilon": EpsilonPrediction,
+    "v": VPrediction,
+}
+
+
+def build_prediction(name: str, *, clip_x_0: bool = False) -> Prediction:
+    """The prediction kind "logits", "tanh", "epsilon" or "v".
+
+    Args:
+        name: one of `PREDICTIONS`.
+        clip_x_0: clip an x_0 derived from the noise or from v; the other kinds are bounded by themselves.
+
+    Raises:
+        SpecError: no such kind.
+    """
+    if name not in PREDICTIONS:
+        msg = f"prediction {name!r} does not exist; use one of {', '.join(PREDICTIONS)}"
+        raise SpecError(msg)
+    kind = PREDICTIONS[name]
+    return kind(clip_x_0=clip_x_0) if kind in (EpsilonPrediction, VPrediction) else kind()  # type: ignore[call-arg]
+
+
+def _given(schedule: NoiseSchedule | None) -> NoiseSchedule:
+    if schedule is None:
+        msg = "this kind of prediction needs a schedule, got none; use logits or tanh for a supervised network"
+        raise SpecError(msg)
+    return schedule

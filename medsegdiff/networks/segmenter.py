@@ -1,0 +1,336 @@
+"""The one object of the toolkit: a segmentation network that samples."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from medsegdiff.data.noise import SamplingNoise, case_names
+from medsegdiff.errors import DataError, SpecError
+from medsegdiff.networks.blocks.autocast import autocast
+from medsegdiff.networks.codec import MaskCodec
+from medsegdiff.networks.prediction import Prediction
+from medsegdiff.networks.schedulers.samplers import SamplerStep, get_sampler
+from medsegdiff.networks.schedulers.schedule import NoiseSchedule
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What sampling gives: moments over draws, on the grid of the image.
+
+    Attributes:
+        probabilities: mean over draws of the class probabilities (B, K, *S), summing to one over K.
+        variance: unbiased variance over draws of the probabilities (B, K, *S); zeros for a single draw.
+        draws: how many were drawn.
+    """
+
+    probabilities: torch.Tensor
+    variance: torch.Tensor
+    draws: int
+
+
+@dataclass(frozen=True)
+class SegmenterStep:
+    """What a callback sees after each step of each group of draws.
+
+    Attributes:
+        step: t, t_prev, x_t and the predicted x_0 of this step, (B * n, C, *S) with the n draws of an image together.
+        draws: which draws these are.
+        codec: turns `step.x_0` into probabilities.
+    """
+
+    step: SamplerStep
+    draws: Sequence[int]
+    codec: MaskCodec
+
+
+StepCallback = Callable[[SegmenterStep], "bool | None"]
+"""Sees each step; returning True stops this group of draws there, with that step's x_0 as the result."""
+
+
+class DiffusionSegmenter(nn.Module):
+    """A denoiser with its schedule, mask codec and kind of prediction, which segments by sampling.
+
+    Seen from outside it is an ordinary network of MONAI, `forward(image)` giving class probabilities; training and
+    samplers use `forward(image, x_t, timesteps)`, `encode` and `denoise`. With `schedule=None` it is a supervised
+    network: its denoiser sees an empty x_t and one call is the whole of "sampling".
+
+    Args:
+        denoiser: the network of a paper, with `encode(image)` and `forward(x_t, t, condition, x0_prev, z)`.
+        codec: between label maps and x_0.
+        prediction: what the denoiser's output means.
+        schedule: the noise schedule; None for a supervised network.
+        sampler: "ddpm", "ddim" or "dpm_solver++".
+        sampler_options: further options of the sampler, such as `variance` or `eta`.
+        steps: number of visited time steps.
+        draws: number of segmentations whose probabilities are averaged.
+        draws_per_batch: how many draws go through the network at once; memory grows with it, not with `draws`.
+        seed: of the sampling noise, together with the case's name.
+        amp: "auto", "bf16", "fp16" or "off", see `medsegdiff.networks.blocks.autocast.amp_dtype`.
+
+    Raises:
+        SpecError: a setting that does not exist or does not fit the others.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        *,
+        codec: MaskCodec,
+        prediction: Prediction,
+        schedule: NoiseSchedule | None = None,
+        sampler: str = "ddpm",
+        sampler_options: dict[str, float | str] | None = None,
+        steps: int = 5,
+        draws: int = 1,
+        draws_per_batch: int = 4,
+        seed: int = 0,
+        amp: str = "off",
+    ) -> None:
+        super().__init__()
+        if schedule is None and prediction.needs_schedule:
+            msg = f"a network without a schedule cannot predict through {type(prediction).__name__}; use logits or tanh"
+            raise SpecError(msg)
+        self.denoiser = denoiser
+        self.codec = codec
+        self.prediction = prediction
+        self.schedule = schedule
+        self.amp = amp
+        self.set_sampling(
+            sampler=sampler,
+            sampler_options=sampler_options or {},
+            steps=steps,
+            draws=draws,
+            draws_per_batch=draws_per_batch,
+            seed=seed,
+        )
+
+    @property
+    def supervised(self) -> bool:
+        """Whether the network segments in one call, without noise."""
+        return self.schedule is None
+
+    @property
+    def mask_channels(self) -> int:
+        """Channels of x_t: those of x_0, or none for a supervised network."""
+        return 0 if self.supervised else self.codec.channels
+
+    def set_sampling(
+        self,
+        *,
+        sampler: str | None = None,
+        sampler_options: dict[str, float | str] | None = None,
+        steps: int | None = None,
+        draws: int | None = None,
+        draws_per_batch: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Change how later calls sample; what is None stays. A supervised network checks and keeps, but ignores them.
+
+        Raises:
+            SpecError: an unknown sampler, a number of steps that the schedule does not have, fewer than one draw.
+        """
+        if sampler is not None:
+            get_sampler(sampler)
+            if sampler != getattr(self, "sampler", sampler) and sampler_options is None:
+                sampler_options = {}  # options of one sampler mean nothing to another
+            self.sampler = sampler
+        if sampler_options is not None:
+            self.sampler_options = dict(sampler_options)
+        if steps is not None:
+            if self.schedule is not None:
+                self.schedule.timesteps(steps)
+            self.steps = steps
+        for name, value in (("draws", draws), ("draws_per_batch", draws_per_batch)):
+            if value is not None:
+                if value < 1:
+                    msg = f"{name} is {value}; give at least 1"
+                    raise SpecError(msg)
+                setattr(self, name, value)
+        if seed is not None:
+            self.seed = seed
+
+    def forward(
+        self,
+        image: torch.Tensor,
+        x_t: torch.Tensor | None = None,
+        timesteps: torch.Tensor | None = None,
+        x0_prev: torch.Tensor | None = None,
+        z: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Segment an image, or denoise where x_t is given.
+
+        Args:
+            image: (B, image channels, *S).
+            x_t: noisy masks (B, C, *S), C = 0 for a supervised network.
+            timesteps: 0-based time steps (B,), needed with x_t.
+            x0_prev: for self-conditioning, the previous prediction of x_0 (B, C, *S).
+            z: for networks with a latent.
+
+        Returns:
+            Class probabilities (B, K, *S), without gradient; with x_t, the denoiser's raw output, with gradient.
+        """
+        if x_t is None:
+            return self.sample(image).probabilities
+        if timesteps is None:
+            msg = "forward got x_t without timesteps; give both to denoise, neither to segment"
+            raise SpecError(msg)
+        with autocast(image.device, self.amp):
+            return self.denoiser(x_t, timesteps, self.denoiser.encode(image), x0_prev, z)
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        """All that depends on neither x_t nor t, computed once an image (B, image channels, *S)."""
+        with autocast(image.device, self.amp):
+            return self.denoiser.encode(image)
+
+    def denoise(
+        self,
+        x_t: torch.Tensor,
+        t: int | torch.Tensor,
+        condition: torch.Tensor,
+        x0_prev: torch.Tensor | None = None,
+        z: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Predict x_0 (B, C, *S), float32, from x_t (B, C, *S) at t (an int or (B,)) under an encoded condition."""
+        t = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
+        with autocast(x_t.device, self.amp):
+            output = self.denoiser(x_t, t, condition, x0_prev, z)
+        return self.prediction.to_x_0(output, x_t, t, self.schedule)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        image: torch.Tensor,
+        *,
+        cases: Sequence[str] | None = None,
+        full_size: Sequence[int] | None = None,
+        window: Sequence[slice] | None = None,
+        callback: StepCallback | None = None,
+    ) -> Segmentation:
+        """Segment an image by sampling, averaging over draws as they come.
+
+        Args:
+            image: (B, image channels, *S), normalised as in training.
+            cases: a name for each image, part of the key of its noise; by default the files' names.
+            full_size: where `image` is a window: the size (*S_full) of the image it is cut from.
+            window: where `image` is a window: its slices in that image. The noise is cut with them, so that
+                overlapping windows of an image see the same noise.
+            callback: called after every step of every group of draws.
+
+        Raises:
+            DataError: the number of channels or of axes is not what the network takes.
+        """
+        self._check_image(image)
+        names = case_names(image) if cases is None else list(cases)
+        image = image.as_subclass(torch.Tensor)  # MONAI's meta data has served; it would slow every operation down
+        with _evaluating(self):
+            if self.schedule is None:
+                return self._segment_once(image)
+            condition = self.encode(image)
+            moments = _RunningMoments()
+            for first in range(0, self.draws, self.draws_per_batch):
+                draws = range(first, min(first + self.draws_per_batch, self.draws))
+                noise = SamplingNoise(
+                    self.seed,
+                    names,
+                    (self.codec.channels, *(full_size or image.shape[2:])),
+                    draws=draws,
+                    window=window,
+                    device=image.device,
+                )
+                x_0 = self.run_sampler(condition, noise.x_T(), noise, draws=draws, callback=callback)
+                probabilities = self.codec.probabilities(x_0).unflatten(0, (len(image), len(draws)))
+                for draw in probabilities.unbind(1):  # (B, K, *S) each
+                    moments.add(draw)
+        return Segmentation(moments.mean, moments.variance(), self.draws)
+
+    def run_sampler(
+        self,
+        condition: torch.Tensor,
+        x_T: torch.Tensor,  # noqa: N803  (the field's name)
+        noise: Callable[[int], torch.Tensor],
+        *,
+        draws: Sequence[int] = (0,),
+        callback: StepCallback | None = None,
+    ) -> torch.Tensor:
+        """Sample x_0 (B * n, C, *S) from x_T (B * n, C, *S), n draws under each of the B conditions.
+
+        Args:
+            condition: what `encode` returned for B images.
+            x_T: the noise to start from, the draws of an image side by side.
+            noise: gives the noise (B * n, C, *S) of the visited step of an index.
+            draws: which draws these are, for the callback.
+            callback: called after every step.
+        """
+        if self.schedule is None:
+            msg = "a supervised network does not sample; call it with the image alone"
+            raise SpecError(msg)
+        condition = share_condition(condition, len(x_T) // len(condition))
+
+        def denoise(x_t: torch.Tensor, t: int, x0_prev: torch.Tensor | None) -> torch.Tensor:
+            return self.denoise(x_t, t, condition, x0_prev)
+
+        def on_step(step: SamplerStep) -> bool | None:
+            return None if callback is None else callback(SegmenterStep(step, draws, self.codec))
+
+        timesteps = self.schedule.timesteps(self.steps)
+        options = self.sampler_options
+        return get_sampler(self.sampler)(denoise, x_T, self.schedule, timesteps, noise, callback=on_step, **options)
+
+    def _segment_once(self, image: torch.Tensor) -> Segmentation:
+        nothing = image.new_zeros((len(image), 0, *image.shape[2:]))
+        probabilities = self.codec.probabilities(self.denoise(nothing, 0, self.encode(image)))
+        return Segmentation(probabilities, torch.zeros_like(probabilities), 1)
+
+    def _check_image(self, image: torch.Tensor) -> None:
+        axes, channels = getattr(self.denoiser, "spatial_dims", None), getattr(self.denoiser, "image_channels", None)
+        if axes is not None and image.ndim != axes + 2:
+            msg = (
+                f"got an image of shape {tuple(image.shape)}; this network takes (batch, channel, {axes} spatial axes): "
+                "add or drop an axis"
+            )
+            raise DataError(msg)
+        if channels is not None and image.shape[1] != channels:
+            msg = f"got an image of {image.shape[1]} channels; this network was built for {channels}: give that many"
+            raise DataError(msg)
+
+
+def share_condition(condition: torch.Tensor, draws: int) -> torch.Tensor:
+    """Repeat each of B conditions for `draws` draws: (B, …) to (B * draws, …), without a copy where B is one."""
+    return condition.unsqueeze(1).expand(-1, draws, *condition.shape[1:]).flatten(0, 1)
+
+
+class _RunningMoments:
+    """Mean and variance of a stream of tensors in the memory of two (Welford 1962)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.empty(0)
+        self._squares = torch.empty(0)
+
+    def add(self, value: torch.Tensor) -> None:
+        self.count += 1
+        if self.count == 1:
+            self.mean, self._squares = value.clone(), torch.zeros_like(value)
+            return
+        delta = value - self.mean
+        self.mean += delta / self.count
+        self._squares += delta * (value - self.mean)
+
+    def variance(self) -> torch.Tensor:
+        return self._squares / max(self.count - 1, 1)
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while: dropout must not disturb sampling, whoever calls."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
