@@ -141,7 +141,7 @@ class DiffusionTrainer(SupervisedTrainer):
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         losses = self.loss_function(made.output, self._target(label, x_0, made.noise, made.t))  # (B,)
         loss = (weights * losses).mean()
-        output[Keys.LOSS] = loss
+        output[Keys.LOSS] = loss.detach()
         self._check_finite(loss)
         self.fire_event(IterationEvents.LOSS_COMPLETED)
         self.grad_scaler.scale(loss / parts).backward()

@@ -1,4 +1,4 @@
-"""Checkpoints from which a run goes on exactly, and the best weights so far."""
+"""Checkpoints from which a run goes on exactly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ignite.engine import Engine, Events
 
 from medsegdiff.engines.trainer import DiffusionTrainer
 from medsegdiff.errors import DataError, SpecError
-from medsegdiff.methods import RunSpec, save_weights
+from medsegdiff.methods import RunSpec
 
 logger = logging.getLogger(__name__)
 
@@ -127,54 +127,3 @@ class RunCheckpoint:
                     "resume with the settings of the first run, or choose another --ckpt_dir"
                 )
                 raise SpecError(msg)
-
-
-class BestWeights:
-    """Keeps the best weights of a run as `model.pt` with its `model.json`, judged on the validation split.
-
-    Attach it to the evaluator. A later network of equal score replaces the earlier one, as in the recycling paper.
-
-    Args:
-        run_dir: folder of the run.
-        spec: what the run trains.
-        network: whose weights are written: the one that was validated.
-        metric: name of the metric in the evaluator's state, the larger the better.
-        name: of the file; give another to keep the best of each sampler.
-    """
-
-    def __init__(
-        self,
-        run_dir: str | os.PathLike[str],
-        spec: RunSpec,
-        network: torch.nn.Module,
-        *,
-        metric: str = "val_mean_dice",
-        name: str = "model.pt",
-    ) -> None:
-        self.path = Path(run_dir) / name
-        self.spec = spec
-        self.network = network
-        self.metric = metric
-        self.best = float("-inf")
-
-    def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        score = float(engine.state.metrics[self.metric])
-        # Not "score < best": a score that is not a number never counts as the best.
-        if not score >= self.best:
-            return
-        self.best = score
-        if getattr(engine.state, "rank", 0) == 0:
-            save_weights(self.network.state_dict(), self.spec, self.path)
-            logger.info("best %s so far, %.4f: wrote %s", self.metric, score, self.path)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best score, for the checkpoint."""
-        return {"best": self.best}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a best score."""
-        self.best = float(state["best"])

@@ -40,7 +40,7 @@ def build_segmenter(spec: RunSpec, *, seed: int = 0, amp: str = "off") -> Diffus
         spec, 0 if schedule is None else codec.channels, None if schedule is None else schedule.num_train_timesteps
     )
     return DiffusionSegmenter(
-        denoiser,
+        _lay_out(denoiser, spec.spatial_dims),
         codec=codec,
         prediction=build_prediction(method.prediction, **method.prediction_options),
         schedule=schedule,
@@ -121,3 +121,12 @@ def load_state(segmenter: torch.nn.Module, weights: str | os.PathLike[str]) -> N
             )
             raise WeightsError(msg)
     segmenter.load_state_dict(state)
+
+
+def _lay_out(denoiser: torch.nn.Module, spatial_dims: int) -> torch.nn.Module:
+    """Put the weights into the memory layout in which this network computes fastest; values stay as they are."""
+    # 3-D convolutions of oneDNN and cuDNN are faster with channels last (a training step of "small" 1.4 times, on two
+    # cores); instance norm has no kernel for that layout and would copy back and forth.
+    if spatial_dims == 3 and not any(isinstance(module, torch.nn.InstanceNorm3d) for module in denoiser.modules()):
+        return denoiser.to(memory_format=torch.channels_last_3d)
+    return denoiser

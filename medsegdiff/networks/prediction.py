@@ -22,11 +22,15 @@ class Prediction(ABC):
     needs_schedule = False
 
     @abstractmethod
-    def to_x_0(self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+    def to_x_0(
+        self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None
+    ) -> torch.Tensor:
         """The predicted x_0 (B, C, *S), float32, from the output (B, C, *S) at x_t (B, C, *S) and t (B,)."""
 
     @abstractmethod
-    def target(self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+    def target(
+        self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None
+    ) -> torch.Tensor:
         """What a squared loss compares the output with, (B, C, *S)."""
 
 
@@ -35,21 +39,29 @@ class LogitsPrediction(Prediction):
 
     classifies = True
 
-    def to_x_0(self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+    def to_x_0(
+        self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None
+    ) -> torch.Tensor:
         logits = output.float()
         return 2 * (logits.softmax(dim=1) if logits.shape[1] > 1 else logits.sigmoid()) - 1
 
-    def target(self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+    def target(
+        self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None
+    ) -> torch.Tensor:
         return (x_0 + 1) / 2
 
 
 class TanhPrediction(Prediction):
     """x_0 itself through a hyperbolic tangent (Hejrati et al. 2024)."""
 
-    def to_x_0(self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+    def to_x_0(
+        self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None
+    ) -> torch.Tensor:
         return output.float().tanh()
 
-    def target(self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+    def target(
+        self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None
+    ) -> torch.Tensor:
         return x_0
 
 
@@ -65,12 +77,16 @@ class EpsilonPrediction(Prediction):
     def __init__(self, *, clip_x_0: bool = False) -> None:
         self.clip_x_0 = clip_x_0
 
-    def to_x_0(self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+    def to_x_0(
+        self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None
+    ) -> torch.Tensor:
         signal, spread = _given(schedule).scales(t, x_t)
         x_0 = (x_t.float() - spread * output.float()) / signal
         return x_0.clamp(-1, 1) if self.clip_x_0 else x_0
 
-    def target(self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+    def target(
+        self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None
+    ) -> torch.Tensor:
         return noise
 
 
@@ -82,12 +98,16 @@ class VPrediction(Prediction):
     def __init__(self, *, clip_x_0: bool = False) -> None:
         self.clip_x_0 = clip_x_0
 
-    def to_x_0(self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+    def to_x_0(
+        self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None
+    ) -> torch.Tensor:
         signal, spread = _given(schedule).scales(t, x_t)
         x_0 = signal * x_t.float() - spread * output.float()
         return x_0.clamp(-1, 1) if self.clip_x_0 else x_0
 
-    def target(self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None) -> torch.Tensor:
+    def target(
+        self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None
+    ) -> torch.Tensor:
         signal, spread = _given(schedule).scales(t, x_0)
         return signal * noise - spread * x_0
 

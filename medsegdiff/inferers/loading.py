@@ -1,0 +1,125 @@
+"""From weights files to a network that is ready to segment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medsegdiff.errors import SpecError, WeightsError
+from medsegdiff.inferers.ensemble import EnsembleSegmenter
+from medsegdiff.methods import SIZES, RunSpec, get_method, load_segmenter, spec_path
+from medsegdiff.networks.blocks.autocast import amp_dtype
+from medsegdiff.networks.segmenter import DiffusionSegmenter
+
+Weights = str | os.PathLike[str]
+
+
+def load_network(
+    weights: Weights | Sequence[Weights],
+    *,
+    sampler: str | None = None,
+    steps: int | None = None,
+    draws: int | None = None,
+    seed: int = 0,
+    amp: str = "off",
+    device: str | torch.device = "cpu",
+    **wanted: Any,
+) -> DiffusionSegmenter | EnsembleSegmenter:
+    """Load a segmenter, or an ensemble from several weights files, for inference.
+
+    Args:
+        weights: a file that `save_weights` wrote, or several.
+        sampler: in place of the one that the weights were validated with.
+        steps: in place of those they were validated with.
+        draws: how many segmentations to average.
+        seed: of the sampling noise.
+        amp: "auto", "bf16", "fp16" or "off".
+        device: "auto", "cpu", "cuda" or what else torch knows.
+        **wanted: fields of the specification that must agree, such as `method`; None asks for nothing.
+
+    Raises:
+        SpecError: a setting that does not exist, or members of an ensemble that do not fit each other.
+        WeightsError: weights that are missing, unreadable, or of another run than wanted.
+    """
+    if wanted.get("method") is not None:
+        get_method(wanted["method"])
+    if wanted.get("size") not in (None, *SIZES):
+        msg = f"size {wanted['size']!r} does not exist; use one of {', '.join(SIZES)}"
+        raise SpecError(msg)
+    device = resolve_device(device)
+    amp_dtype(device, amp)
+    files = [weights] if isinstance(weights, (str, os.PathLike)) else list(weights)
+    if len(files) > 1:
+        _check_members(files)
+    members = [load_segmenter(file, seed=seed, amp=amp, device=device, **wanted) for file in files]
+    for member in members:
+        member.set_sampling(sampler=sampler, steps=steps, draws=draws)
+    return members[0] if len(members) == 1 else EnsembleSegmenter(members).eval()
+
+
+def find_weights(
+    bundle_root: Weights, *, method: str | None = None, size: str | None = None, ensemble: bool = False
+) -> str | list[str]:
+    """The weights that a bundle ships, in its folder `models`.
+
+    Args:
+        bundle_root: folder of the bundle.
+        method: take weights of this method, where there are any.
+        size: take weights of this size, where there are any.
+        ensemble: take all of them.
+
+    Returns:
+        The path of `model.pt`, or of the first other file that fits where `model.pt` does not; a list of all paths,
+        `model.pt` first, for an ensemble. That the file exists and fits is for `load_network` to check.
+
+    Raises:
+        WeightsError: an ensemble of a bundle that has fewer than two weights files.
+    """
+    folder = Path(bundle_root) / "models"
+    default = folder / "model.pt"
+    others = sorted(path for path in folder.glob("*.pt") if path != default and spec_path(path).is_file())
+    files = [default, *others]
+    if ensemble:
+        if not others or not default.is_file():
+            msg = f"{folder} holds {len(others) + default.is_file()} weights files; an ensemble needs two or more"
+            raise WeightsError(msg)
+        return [str(path) for path in files]
+    if method is not None or size is not None:
+        for path in files:
+            spec = RunSpec.read(spec_path(path)) if path.is_file() else None
+            if spec is not None and method in (None, spec.method) and size in (None, spec.size):
+                return str(path)
+    return str(default)
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device of a name; "auto" is the first GPU where there is one, else the CPU.
+
+    Raises:
+        SpecError: no such device on this machine.
+    """
+    if device == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
+        msg = f"device {str(device)!r} cannot be used on this machine; use auto, cpu, or cuda where there is a GPU"
+        raise SpecError(msg) from error
+    return found
+
+
+def _check_members(files: Sequence[Weights]) -> None:
+    first, *rest = [RunSpec.read(spec_path(file)) for file in files]
+    for file, spec in zip(files[1:], rest, strict=True):
+        for name in ("task", "class_names", "in_channels", "spatial_dims"):
+            if getattr(spec, name) != getattr(first, name):
+                msg = (
+                    f"{file} has {name}={getattr(spec, name)!r} and {files[0]} has {getattr(first, name)!r}; members of "
+                    "an ensemble must agree: take weights of one task"
+                )
+                raise SpecError(msg)
