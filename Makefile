@@ -19,7 +19,7 @@ help: ## print this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## train on generated phantoms, print Dice, write a picture into demo_output/
-	$(BIN)/python -m medsegdiff.cli.demo
+	$(BIN)/medsegdiff demo
 
 venv: $(INSTALLED_DEV) ## make .venv with the package and all that the checks need
 

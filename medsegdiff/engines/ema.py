@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from medsegdiff.errors import SpecError
+
 
 def make_ema(network: nn.Module, *, decay: float = 0.999) -> AveragedModel:
     """A copy of `network` that follows it with decay min(decay, (1 + n) / (10 + n)) at its n-th update.
@@ -19,7 +21,7 @@ def make_ema(network: nn.Module, *, decay: float = 0.999) -> AveragedModel:
     """
     if not 0 <= decay < 1:
         msg = f"decay must lie in [0, 1), got {decay}"
-        raise ValueError(msg)
+        raise SpecError(msg)
 
     def update(
         averages: list[torch.Tensor] | tuple[torch.Tensor, ...],

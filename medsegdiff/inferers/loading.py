@@ -53,6 +53,10 @@ def load_network(
     device = resolve_device(device)
     amp_dtype(device, amp)
     files = [weights] if isinstance(weights, (str, os.PathLike)) else list(weights)
+    for file in files:
+        if not Path(file).is_file():
+            msg = f"{file} is no file; give the path of a model.pt, or train one"
+            raise WeightsError(msg)
     if len(files) > 1:
         _check_members(files)
     members = [load_segmenter(file, seed=seed, amp=amp, device=device, **wanted) for file in files]

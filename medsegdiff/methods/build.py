@@ -36,9 +36,7 @@ def build_segmenter(spec: RunSpec, *, seed: int = 0, amp: str = "off") -> Diffus
     codec = build_codec(method.codec, spec.num_classes)
     settings = None if method.schedule is None else dict(spec.schedule or method.schedule)
     schedule = None if settings is None else build_schedule(settings.pop("name"), **settings)
-    denoiser = method.build_denoiser(
-        spec, 0 if schedule is None else codec.channels, None if schedule is None else schedule.num_train_timesteps
-    )
+    denoiser = method.build_denoiser(spec, 0 if schedule is None else codec.channels, schedule)
     return DiffusionSegmenter(
         _lay_out(denoiser, spec.spatial_dims),
         codec=codec,

@@ -10,9 +10,10 @@ from torch import nn
 
 from medsegdiff.errors import SpecError
 from medsegdiff.methods.run_spec import RunSpec
+from medsegdiff.networks.schedulers import NoiseSchedule
 
-# (spec, channels of x_t, T) -> denoiser; T is None without a schedule.
-DenoiserBuilder = Callable[[RunSpec, int, int | None], nn.Module]
+# (spec, channels of x_t, schedule) -> denoiser; a supervised method has no channels of x_t and no schedule.
+DenoiserBuilder = Callable[[RunSpec, int, NoiseSchedule | None], nn.Module]
 
 
 @dataclass(frozen=True)

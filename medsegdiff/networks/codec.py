@@ -25,7 +25,7 @@ class MaskCodec(ABC):
         """Turn a label map (B, 1, *S) with values 0..K-1 into x_0 (B, C, *S), float32 in {-1, 1}.
 
         Raises:
-            DataError: a value outside 0..K-1.
+            DataError: a value outside 0..K-1 or between two classes, or more than one channel.
         """
 
     @abstractmethod
@@ -90,7 +90,13 @@ def _check_num_classes(num_classes: int) -> None:
 
 
 def _as_index(label: torch.Tensor, num_classes: int) -> torch.Tensor:
+    if label.shape[1] != 1:
+        msg = f"got labels of shape {tuple(label.shape)}; allowed is one channel that holds the number of the class"
+        raise DataError(msg)
     index = label.long()
+    if label.is_floating_point() and not torch.equal(index.to(label.dtype), label):
+        msg = "label values are not whole numbers; resample and deform labels with mode 'nearest'"
+        raise DataError(msg)
     low, high = int(index.min()), int(index.max())
     if low < 0 or high >= num_classes:
         msg = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -132,27 +133,25 @@ class DiffusionSegmenter(nn.Module):
         """Change how later calls sample; what is None stays. A supervised network checks and keeps, but ignores them.
 
         Raises:
-            SpecError: an unknown sampler, a number of steps that the schedule does not have, fewer than one draw.
+            SpecError: an unknown sampler or option of it, a number of steps that the schedule does not have, fewer than
+                one draw; nothing is changed then.
         """
-        if sampler is not None:
-            get_sampler(sampler)
-            if sampler != getattr(self, "sampler", sampler) and sampler_options is None:
-                sampler_options = {}  # options of one sampler mean nothing to another
-            self.sampler = sampler
-        if sampler_options is not None:
-            self.sampler_options = dict(sampler_options)
-        if steps is not None:
-            if self.schedule is not None:
-                self.schedule.timesteps(steps)
-            self.steps = steps
+        if sampler is not None and sampler_options is None and sampler != getattr(self, "sampler", sampler):
+            sampler_options = {}  # options of one sampler mean nothing to another
+        if sampler is not None or sampler_options is not None:
+            _check_sampler(sampler or self.sampler, sampler_options or {})
+        if steps is not None and self.schedule is not None:
+            self.schedule.timesteps(steps)
         for name, value in (("draws", draws), ("draws_per_batch", draws_per_batch)):
-            if value is not None:
-                if value < 1:
-                    msg = f"{name} is {value}; give at least 1"
-                    raise SpecError(msg)
-                setattr(self, name, value)
-        if seed is not None:
-            self.seed = seed
+            if value is not None and value < 1:
+                msg = f"{name} is {value}; give at least 1"
+                raise SpecError(msg)
+        self.sampler = self.sampler if sampler is None else sampler
+        self.sampler_options = self.sampler_options if sampler_options is None else dict(sampler_options)
+        self.steps = self.steps if steps is None else steps
+        self.draws = self.draws if draws is None else draws
+        self.draws_per_batch = self.draws_per_batch if draws_per_batch is None else draws_per_batch
+        self.seed = self.seed if seed is None else seed
 
     def forward(
         self,
@@ -174,11 +173,12 @@ class DiffusionSegmenter(nn.Module):
         Returns:
             Class probabilities (B, K, *S), without gradient; with x_t, the denoiser's raw output, with gradient.
         """
+        if (x_t is None) != (timesteps is None):
+            got = "timesteps without x_t" if x_t is None else "x_t without timesteps"
+            msg = f"forward got {got}; give both to denoise, neither to segment"
+            raise SpecError(msg)
         if x_t is None:
             return self.sample(image).probabilities
-        if timesteps is None:
-            msg = "forward got x_t without timesteps; give both to denoise, neither to segment"
-            raise SpecError(msg)
         with autocast(image.device, self.amp):
             return self.denoiser(x_t, timesteps, self.denoiser.encode(image), x0_prev, z)
 
@@ -222,10 +222,14 @@ class DiffusionSegmenter(nn.Module):
             callback: called after every step of every group of draws.
 
         Raises:
-            DataError: the number of channels or of axes is not what the network takes.
+            DataError: the number of channels or of axes is not what the network takes, or there is not one case name
+                for each image.
         """
         self._check_image(image)
         names = case_names(image) if cases is None else list(cases)
+        if len(names) != len(image):
+            msg = f"got {len(names)} case names for {len(image)} images; give one for each, or none"
+            raise DataError(msg)
         image = image.as_subclass(torch.Tensor)  # MONAI's meta data has served; it would slow every operation down
         with _evaluating(self):
             if self.schedule is None:
@@ -304,6 +308,15 @@ def share_condition(condition: torch.Tensor, draws: int) -> torch.Tensor:
     return condition.unsqueeze(1).expand(-1, draws, *condition.shape[1:]).flatten(0, 1)
 
 
+def _check_sampler(sampler: str, options: dict[str, float | str]) -> None:
+    parameters = inspect.signature(get_sampler(sampler)).parameters.values()
+    allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "callback"]
+    for name in options:
+        if name not in allowed:
+            msg = f"sampler {sampler!r} has no option {name!r}; its options are {', '.join(allowed) or 'none'}"
+            raise SpecError(msg)
+
+
 class _RunningMoments:
     """Mean and variance of a stream of tensors in the memory of two (Welford 1962)."""
 
@@ -328,9 +341,10 @@ class _RunningMoments:
 @contextlib.contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while: dropout must not disturb sampling, whoever calls."""
-    training = module.training
+    training = [part for part in module.modules() if part.training]
     module.eval()
     try:
         yield
     finally:
-        module.train(training)
+        for part in training:  # one by one: parts that were frozen in evaluation mode stay so
+            part.training = True

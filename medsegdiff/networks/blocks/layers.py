@@ -17,11 +17,14 @@ def make_norm(norm: str, spatial_dims: int, channels: int) -> nn.Module:
     """An affine norm over `channels`: "instance" (the recycling paper's) or "group" (groups of eight channels).
 
     Raises:
-        SpecError: `norm` is neither.
+        SpecError: `norm` is neither, or the channels do not fill groups of eight.
     """
     if norm == "instance":
         return (nn.InstanceNorm2d if spatial_dims == 2 else nn.InstanceNorm3d)(channels, affine=True)
     if norm == "group":
+        if channels > GROUP_SIZE and channels % GROUP_SIZE:
+            msg = f"got {channels} channels for a group norm; give at most 8, a multiple of 8, or use norm 'instance'"
+            raise SpecError(msg)
         return nn.GroupNorm(max(1, channels // GROUP_SIZE), channels)
     msg = f"norm {norm!r} does not exist; use one of {', '.join(NORMS)}"
     raise SpecError(msg)

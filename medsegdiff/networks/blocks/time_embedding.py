@@ -7,6 +7,8 @@ import math
 import torch
 from torch import nn
 
+from medsegdiff.errors import SpecError
+
 
 class TimeEmbedding(nn.Module):
     """Sinusoidal features of the normalised time `(t + 1) / T`, without learned weights.
@@ -17,13 +19,16 @@ class TimeEmbedding(nn.Module):
     Args:
         embedding_dim: number of features E, even.
         num_train_timesteps: the schedule's T, so that `t = T - 1` is embedded as time 1.
+
+    Raises:
+        SpecError: an odd number of features.
     """
 
     def __init__(self, embedding_dim: int, num_train_timesteps: int, *, max_period: float = 10_000.0) -> None:
         super().__init__()
         if embedding_dim % 2:
-            msg = f"embedding_dim must be even, got {embedding_dim}"
-            raise ValueError(msg)
+            msg = f"the dimension of the time embedding must be even, got {embedding_dim}"
+            raise SpecError(msg)
         self.embedding_dim = embedding_dim
         self.num_train_timesteps = num_train_timesteps
         self.max_period = max_period

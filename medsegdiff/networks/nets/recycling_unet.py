@@ -37,9 +37,13 @@ class RecyclingUNet(nn.Module):
         num_heads: heads of that transformer.
         token_grid: size of the learned position embedding along each axis; it is interpolated to other sizes.
         norm: "instance" (paper) or "group".
+        stem_convs: convolutions at the entrance (paper: 1).
         dropout: probability of dropping a feature map inside a block.
         time_dim: features of the sinusoidal time embedding.
         clip_mask: feed `(clip(x_t, -1, 1) + 1) / 2` instead of x_t, as the paper's release does.
+        mask_scales: T factors, one a time step, by which x_t is multiplied at the entrance; None leaves it as it is.
+            With sqrt(abar_t) the network sees the best linear guess of x_0, not a mask buried in noise of unit
+            variance, and need not learn to ignore it at large t.
         gradient_checkpointing: recompute activations of every block in the backward pass, to save memory.
 
     Raises:
@@ -61,9 +65,11 @@ class RecyclingUNet(nn.Module):
         num_heads: int = 8,
         token_grid: int | Sequence[int] = 16,
         norm: str = "instance",
+        stem_convs: int = 1,
         dropout: float = 0.0,
         time_dim: int = 256,
         clip_mask: bool = False,
+        mask_scales: Sequence[float] | None = None,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -74,6 +80,9 @@ class RecyclingUNet(nn.Module):
         self.mask_channels = mask_channels
         self.self_conditioning = self_conditioning
         self.clip_mask = clip_mask
+        # Not persistent: it follows from the schedule, which the run's specification holds.
+        scales = None if mask_scales is None else torch.tensor(mask_scales, dtype=torch.float32)
+        self.register_buffer("mask_scales", scales, persistent=False)
         self.gradient_checkpointing = gradient_checkpointing
         self.size_factor = 2 ** (len(channels) - 1)
         time_dim = time_dim if mask_channels else 0
@@ -86,11 +95,11 @@ class RecyclingUNet(nn.Module):
             )
 
         in_channels = image_channels + mask_channels * (2 if self_conditioning else 1)
-        self.stem = nn.Sequential(
-            make_conv(spatial_dims, in_channels, channels[0], 3, bias=False),
-            make_norm(norm, spatial_dims, channels[0]),
-            nn.GELU(approximate="tanh"),
-        )
+        self.stem = nn.Sequential()
+        for width in (in_channels, *[channels[0]] * (stem_convs - 1)):
+            self.stem.append(make_conv(spatial_dims, width, channels[0], 3, bias=False))
+            self.stem.append(make_norm(norm, spatial_dims, channels[0]))
+            self.stem.append(nn.GELU(approximate="tanh"))
         self.encoder = nn.ModuleList(blocks(width, depth) for width, depth in zip(channels, depths, strict=True))
         self.down = nn.ModuleList(
             nn.Sequential(
@@ -142,7 +151,7 @@ class RecyclingUNet(nn.Module):
         size = x_t.shape[2:]
         # Twice the factor at least, so that an instance norm at the bottom has more than one voxel to normalise.
         padding = padding_to_multiple(size, self.size_factor, minimum=2 * self.size_factor)
-        h = pad_at_end(self._join_inputs(x_t, condition, x0_prev), padding)  # (B, in, *S')
+        h = pad_at_end(self._join_inputs(x_t, t, condition, x0_prev), padding)  # (B, in, *S')
         time = self.activation(self.time_embedding(t)) if self.time_embedding is not None else None  # (B, E)
 
         h = self.stem(h)  # (B, C_0, *S')
@@ -163,8 +172,15 @@ class RecyclingUNet(nn.Module):
                 h = self.up[level - 1](h)  # (B, C_{l-1}, *S'/2^{l-1})
         return crop_to(self.head(h), size)  # (B, out, *S)
 
-    def _join_inputs(self, x_t: torch.Tensor, image: torch.Tensor, x0_prev: torch.Tensor | None) -> torch.Tensor:
-        inputs = [image, (x_t.clamp(-1, 1) + 1) / 2 if self.clip_mask else x_t]
+    def _join_inputs(
+        self, x_t: torch.Tensor, t: torch.Tensor, image: torch.Tensor, x0_prev: torch.Tensor | None
+    ) -> torch.Tensor:
+        mask = x_t
+        if self.clip_mask:
+            mask = (x_t.clamp(-1, 1) + 1) / 2
+        elif self.mask_scales is not None:
+            mask = x_t * self.mask_scales[t].view(-1, *(1,) * (x_t.ndim - 1))
+        inputs = [image, mask]
         if self.self_conditioning:
             inputs.append(torch.zeros_like(x_t) if x0_prev is None else x0_prev)
         return torch.cat(inputs, dim=1)  # (B, image + C (+ C), *S)

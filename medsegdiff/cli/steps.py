@@ -1,0 +1,85 @@
+"""What each sampling step contributes, on labelled cases of a bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from medsegdiff.engines.step_study import StepStudy
+
+
+def steps(
+    weights: Annotated[Path, typer.Option(help="Weights of a diffusion method, with their model.json beside them.")],
+    output: Annotated[Path, typer.Option(help="JSON file to write.")],
+    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    dataset_dir: Annotated[Path | None, typer.Option(help="Folder with images and labels; phantoms without.")] = None,
+    part: Annotated[str, typer.Option(help="Part of the split: training, validation or test.")] = "test",
+    sampler: Annotated[str | None, typer.Option(help="ddpm, ddim or dpm_solver++.")] = None,
+    num_steps: Annotated[int | None, typer.Option("--steps", min=1, help="Number of visited time steps.")] = None,
+    draws: Annotated[int | None, typer.Option(min=1, help="Draws a case, averaged.")] = None,
+    probe_t: Annotated[int, typer.Option(help="Time step at which x_t from the truth and pure noise are compared.")] = 250,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling noise.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    amp: Annotated[str, typer.Option(help="auto, bf16, fp16 or off.")] = "auto",
+) -> None:
+    """Print and write the mean Dice at every sampling step, and from truth and noise at one time step."""
+    from tqdm import tqdm
+
+    from medsegdiff.data.splits import write_json
+    from medsegdiff.engines.step_study import study_steps
+    from medsegdiff.inferers.loading import load_network, resolve_device
+
+    network = load_network(weights, sampler=sampler, steps=num_steps, draws=draws, seed=seed, amp=amp, device=device)
+    items = _cases(bundle, dataset_dir, part, seed)
+    studies = study_steps(network, tqdm(items, unit="case"), probe_t=probe_t, device=resolve_device(device))  # type: ignore[arg-type]
+    summary = _summarise(studies)
+    summary["settings"] = {
+        "weights": str(weights),
+        "part": part,
+        "sampler": network.sampler,
+        "steps": network.steps,
+        "draws": network.draws,
+        "probe_t": probe_t,
+        "seed": seed,
+    }
+    write_json(output, {**summary, "cases": [vars(study) for study in studies]})
+    typer.echo(json.dumps({key: summary[key] for key in ("per_step", "from_truth", "from_noise")}))
+    typer.echo(f"wrote {output}")
+
+
+def _cases(bundle: Path, dataset_dir: Path | None, part: str, seed: int) -> list[dict[str, Any]]:
+    """The preprocessed cases, as the bundle's training validates them."""
+    from monai.bundle import ConfigParser
+
+    from medsegdiff.data.task_data import PARTS
+    from medsegdiff.errors import DataError, SpecError
+
+    config = bundle / "configs" / "train.json"
+    if not config.is_file():
+        msg = f"{bundle} has no configs/train.json; give --bundle the folder of a bundle"
+        raise DataError(msg)
+    if part not in PARTS:
+        msg = f"part {part!r} does not exist; use one of {', '.join(PARTS)}"
+        raise SpecError(msg)
+    parser = ConfigParser()
+    parser.read_config(str(config))
+    parser["bundle_root"] = str(bundle)
+    parser["dataset_dir"] = None if dataset_dir is None else str(dataset_dir)
+    parser["seed"] = seed
+    parser.parse()
+    preprocess = parser.get_parsed_content("validate#preprocessing")
+    return [preprocess(item) for item in parser.get_parsed_content("datalists")[part]]
+
+
+def _summarise(studies: list[StepStudy]) -> dict[str, Any]:
+    count = len(studies)
+    return {
+        "n_cases": count,
+        "per_step": [sum(scores) / count for scores in zip(*(study.per_step for study in studies), strict=True)],
+        "from_truth": sum(study.from_truth for study in studies) / count,
+        "from_noise": sum(study.from_noise for study in studies) / count,
+    }

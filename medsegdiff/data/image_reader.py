@@ -1,0 +1,73 @@
+"""MONAI's way to read an image, through the checks and readers of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.data import ImageReader
+from monai.utils import ensure_tuple
+from monai.utils.enums import MetaKeys, SpaceKeys
+from numpy.typing import NDArray
+
+from medsegdiff.data.integrity import check_image, check_same_grid
+from medsegdiff.data.reading import read_image
+from medsegdiff.errors import SpecError
+
+
+class CheckedReader(ImageReader):
+    """A reader for `LoadImaged` that takes all formats of `read_image` and refuses what a network cannot work with.
+
+    NIfTI, MetaImage, NRRD, pictures and folders of one DICOM series come in one order of axes and with one kind of
+    affine (RAS, millimetres). Several files of one image are stacked as its channels.
+
+    Args:
+        spatial_dims: 2 or 3.
+        channels: the number of channels that the task has; None allows any.
+
+    Raises:
+        DataError: while reading, see `check_image` and `check_same_grid`.
+        SpecError: while reading, several files where the task has another number of channels.
+    """
+
+    def __init__(self, *, spatial_dims: int, channels: int | None = None) -> None:
+        self.spatial_dims = spatial_dims
+        self.channels = channels
+
+    def verify_suffix(self, filename: Any) -> bool:
+        """Whatever it is: `read_image` says what is wrong with a file better than a search for another reader."""
+        return True
+
+    def read(self, data: Any, **kwargs: Any) -> Any:
+        """Only pass on the paths: MONAI forgets which error `read` raised, but not which `get_data` raised."""
+        return data
+
+    def get_data(self, img: Any) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Read the files that `read` was given into one array (*S[, channels]) and its metadata."""
+        paths = [Path(path) for path in ensure_tuple(img)]
+        if len(paths) > 1 and self.channels not in (None, len(paths)):
+            msg = f"got {len(paths)} files for an image of {self.channels} channels; give one file a channel"
+            raise SpecError(msg)
+        array, affine = self._read_one(paths[0]) if len(paths) == 1 else self._read_channels(paths)
+        has_channels = array.ndim > self.spatial_dims
+        return array, {
+            MetaKeys.AFFINE: affine,
+            MetaKeys.ORIGINAL_AFFINE: affine.copy(),
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape[: self.spatial_dims]),
+            MetaKeys.ORIGINAL_CHANNEL_DIM: -1 if has_channels else float("nan"),  # NaN is MONAI's word for none
+        }
+
+    def _read_one(self, path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        check_image(path, spatial_dims=self.spatial_dims, channels=self.channels)
+        raw = read_image(path)
+        return raw.array, raw.affine
+
+    def _read_channels(self, paths: Sequence[Path]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        facts = [check_image(path, spatial_dims=self.spatial_dims, channels=1) for path in paths]
+        for other in facts[1:]:
+            check_same_grid(facts[0], other)
+        arrays = [read_image(path).array.reshape(facts[0].shape) for path in paths]
+        return np.stack(arrays, axis=-1), facts[0].affine

@@ -1,0 +1,137 @@
+"""Which images to segment: from what the user names to one path and one name a case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medsegdiff.data.reading import IMAGE_SUFFIXES, case_name, image_suffix
+from medsegdiff.errors import DataError
+
+# Folders of the Medical Segmentation Decathlon that hold images to segment, the unlabelled ones first.
+MSD_FOLDERS = ("imagesTs", "imagesTr", "images")
+_DICOM_MAGIC = b"DICM"
+_DICOM_MAGIC_OFFSET = 128
+
+
+def find_images(path: str | Path) -> list[Path]:
+    """The images that a path stands for, each one case.
+
+    A file stands for itself; a folder of DICOM files for the one series in it; another folder for the images in it,
+    or, where it has none, for those in its `imagesTs`, else `imagesTr`, else `images`. Hidden files are left out.
+
+    Args:
+        path: a file or folder.
+
+    Returns:
+        Paths of image files, or of one folder with a DICOM series, sorted by name.
+
+    Raises:
+        DataError: nothing is there, the folder holds no image, or both images and DICOM files.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        if not path.exists():
+            msg = f"{path}: there is no such file or folder; give the path of an image or of a folder of images"
+            raise DataError(msg)
+        return [path]
+    images, dicom = _images_in(path), _has_dicom(path)
+    if images and dicom:
+        msg = (
+            f"{path}: got a folder with both DICOM files and {len(images)} other images; allowed is one or the other; "
+            "give the images by their paths, or put the series into a folder of its own"
+        )
+        raise DataError(msg)
+    if dicom:
+        return [path]
+    for folder in MSD_FOLDERS:
+        images = images or _images_in(path / folder)
+    if not images:
+        msg = (
+            f"{path}: got a folder without images; allowed are {', '.join(IMAGE_SUFFIXES)} files or one DICOM series "
+            "in it or in its imagesTs, imagesTr or images; check the path"
+        )
+        raise DataError(msg)
+    return images
+
+
+def image_datalist(dataset_dir: str | Path | None) -> list[dict[str, str]]:
+    """The images of a folder as MONAI's data list, `{"image": path}` each; empty where no folder is given.
+
+    Empty, so that a bundle can be inspected without data; its run asks `require_images` first.
+
+    Raises:
+        DataError: see `find_images`.
+    """
+    return [] if dataset_dir is None else [{"image": str(path)} for path in find_images(dataset_dir)]
+
+
+def require_images(dataset_dir: str | Path | None, output_dir: str | Path) -> None:
+    """Refuse to run without images, or where a result would replace an image or another result.
+
+    Raises:
+        DataError: no folder is given, none with images, images of one name, or `output_dir` is where they lie.
+    """
+    if dataset_dir is None:
+        msg = "no images to segment; give --dataset_dir a folder of images, or the path of one image"
+        raise DataError(msg)
+    images = find_images(dataset_dir)
+    unique_names(images)
+    if any(image.resolve().parent == Path(output_dir).resolve() for image in images):
+        msg = f"{output_dir}: this is the folder of the images, which results would replace; name another --output_dir"
+        raise DataError(msg)
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """A name for each case: the file's without suffix, with the names of its folders before it where those clash.
+
+    `a/t1.nii.gz` and `b/t1.nii.gz` become `a_t1` and `b_t1`.
+
+    Raises:
+        DataError: two paths that no folder tells apart.
+    """
+    resolved = [path.resolve() for path in paths]
+    depths = [0] * len(paths)
+    names = [case_name(path) for path in resolved]
+    while clashing := [index for index, name in enumerate(names) if names.count(name) > 1]:
+        for index in clashing:
+            depths[index] += 1
+            folders = resolved[index].parent.parts[1:]
+            if depths[index] > len(folders):
+                twins = [str(paths[other]) for other in clashing if names[other] == names[index]]
+                msg = (
+                    f"got {' and '.join(twins)}, whose results would have one name; allowed is one input a name; "
+                    "rename one, or segment them into different folders"
+                )
+                raise DataError(msg)
+            names[index] = "_".join([*folders[-depths[index] :], case_name(resolved[index])])
+    return names
+
+
+def _images_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and image_suffix(path) is not None and not path.name.startswith(".")
+    )
+
+
+def _has_dicom(folder: Path) -> bool:
+    return any(
+        _is_dicom(path)
+        for path in folder.iterdir()
+        if path.is_file() and image_suffix(path) is None and not path.name.startswith(".")
+    )
+
+
+def _is_dicom(path: Path) -> bool:
+    if path.suffix.lower() in (".dcm", ".ima"):
+        return True
+    try:
+        with path.open("rb") as file:
+            file.seek(_DICOM_MAGIC_OFFSET)
+            return file.read(len(_DICOM_MAGIC)) == _DICOM_MAGIC
+    except OSError:
+        return False

@@ -1,0 +1,144 @@
+"""Writing results on the grid of the image they belong to, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from medsegdiff.data.reading import NIFTI_SUFFIXES, PICTURE_SUFFIXES, image_suffix
+from medsegdiff.errors import DataError, one_line
+
+# The part of a NIfTI header that says where the voxels lie.
+_GRID_FIELDS = (
+    *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("srow_x", "srow_y", "srow_z"),
+)
+_SCANNER = 1  # NIfTI's code for coordinates of the scanner
+_SPACE_UNITS = 0b111  # bits of xyzt_units that hold the unit of length
+
+
+def write_nifti(
+    array: NDArray[Any], path: str | Path, *, affine: NDArray[np.floating], like: str | Path | None = None
+) -> None:
+    """Write a NIfTI file, whole or not at all.
+
+    Label maps (whole numbers) are stored as uint8, or as uint16 where a value is above 255; all else as float32.
+
+    Args:
+        array: (x, y, z) or (x, y, z, K).
+        path: ends in .nii or .nii.gz; a file that is there is replaced.
+        affine: (4, 4), from voxel index to millimetres in RAS.
+        like: a NIfTI file on the same grid whose sform, qform, their codes and unit are kept bit for bit.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    with written_whole(path) as partial:
+        _save_nifti(array, partial, affine=affine, like=like)
+
+
+def write_images(
+    images: Mapping[Path, NDArray[Any]], *, affine: NDArray[np.floating], like: str | Path | None = None
+) -> None:
+    """Write the results of one case: all files, or none.
+
+    The suffix chooses the format: NIfTI (see `write_nifti`), or for 2-D images PNG for label maps and TIFF with one
+    float32 page a channel for the rest, as pictures have no better place for numbers between 0 and 1.
+
+    Args:
+        images: arrays (C, *S) by the path to write them to; a single channel is stored without a channel axis.
+        affine: (4, 4), from voxel index to millimetres in RAS; not used for pictures.
+        like: the image that they belong to, see `write_nifti`; only a NIfTI file is looked at.
+
+    Raises:
+        DataError: a file cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        # All are complete under their temporary names before the first takes its place.
+        for path, array in images.items():
+            _save(array, stack.enter_context(written_whole(path)), affine=affine, like=like)
+
+
+@contextlib.contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """A temporary name in the folder of `path`, with its suffix, that becomes `path` when the block ends well.
+
+    Raises:
+        DataError: the block or the renaming raised an OSError, such as for want of space or permission.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        msg = f"{path} cannot be written ({one_line(error)}); free space, or name another --output folder"
+        raise DataError(msg) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def make_folder(path: str | Path) -> Path:
+    """Make a folder for results, and make sure that files can be written to it.
+
+    Raises:
+        DataError: it cannot be made or written to.
+    """
+    path = Path(path)
+    probe = path / f".{os.getpid()}.probe"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        msg = f"{path}: results cannot be written there ({error.strerror}); name a folder that you may write to"
+        raise DataError(msg) from error
+    return path
+
+
+def _save(array: NDArray[Any], path: Path, *, affine: NDArray[np.floating], like: str | Path | None) -> None:
+    if image_suffix(path) in PICTURE_SUFFIXES:
+        _save_picture(array, path)
+        return
+    volume = np.moveaxis(array.reshape(*array.shape, *[1] * (4 - array.ndim)), 0, -1)  # (x, y, z, C)
+    _save_nifti(volume[..., 0] if len(array) == 1 else volume, path, affine=affine, like=like)
+
+
+def _save_nifti(array: NDArray[Any], path: Path, *, affine: NDArray[np.floating], like: str | Path | None) -> None:
+    array = _storable(array)
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(array.dtype)
+    header.set_xyzt_units("mm")
+    model = nibabel.load(like) if like is not None and image_suffix(like) in NIFTI_SUFFIXES else None
+    if model is not None and np.allclose(model.affine, affine, atol=1e-3):
+        for field in _GRID_FIELDS:
+            header[field] = model.header[field]
+        header["pixdim"][:4] = model.header["pixdim"][:4]
+        header["xyzt_units"] = int(model.header["xyzt_units"]) & _SPACE_UNITS
+        image = nibabel.Nifti1Image(array, model.affine, header)
+    else:
+        image = nibabel.Nifti1Image(array, np.asarray(affine, np.float64), header)
+        image.set_sform(affine, code=_SCANNER)
+        image.set_qform(affine, code=_SCANNER)
+    nibabel.save(image, path)
+
+
+def _save_picture(array: NDArray[Any], path: Path) -> None:
+    from PIL import Image
+
+    first, *rest = [Image.fromarray(np.ascontiguousarray(channel.T)) for channel in _storable(array)]
+    # Asked for several pages, the PNG writer would make an animation of a single one.
+    first.save(path, **({"save_all": True, "append_images": rest} if rest else {}))
+
+
+def _storable(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind not in "biu":
+        return np.asarray(array, np.float32)
+    return np.asarray(array, np.uint8 if array.max(initial=0) <= np.iinfo(np.uint8).max else np.uint16)

@@ -1,0 +1,99 @@
+"""What each sampling step contributes, and whether a network uses its noisy mask at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from medsegdiff.data.noise import keyed_generator
+from medsegdiff.errors import SpecError
+from medsegdiff.networks.segmenter import DiffusionSegmenter, SegmenterStep
+
+
+@dataclass(frozen=True)
+class StepStudy:
+    """Mean foreground Dice of one case.
+
+    Attributes:
+        case: its name.
+        per_step: of the predicted x_0 at each visited step, averaged over draws (Fu et al. 2023, Figure 3).
+        from_truth: of one prediction at `probe_t` from x_t made of the truth.
+        from_noise: of one prediction at `probe_t` from pure noise. A network that uses x_t does better from the truth.
+    """
+
+    case: str
+    per_step: list[float]
+    from_truth: float
+    from_noise: float
+
+
+@torch.no_grad()
+def study_steps(
+    segmenter: DiffusionSegmenter, items: Iterable[Mapping[str, Any]], *, probe_t: int, device: torch.device
+) -> list[StepStudy]:
+    """Study a diffusion network on labelled cases, on the grid that the network works on.
+
+    Args:
+        segmenter: with a schedule; its own sampler, steps, draws and seed are used.
+        items: preprocessed cases, "image" (channels, *S), "label" (1, *S) and "case".
+        probe_t: time step at which truth and noise are compared.
+        device: where to compute.
+
+    Raises:
+        SpecError: a supervised network, or a time step that the schedule does not have.
+    """
+    schedule = segmenter.schedule
+    if schedule is None:
+        msg = "a supervised network has no steps to study; give the weights of a diffusion method"
+        raise SpecError(msg)
+    schedule.alpha_cumprod_at(probe_t)
+    segmenter = segmenter.to(device).eval()
+    return [_study_case(segmenter, item, probe_t, device) for item in items]
+
+
+def foreground_dice(probabilities: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Hard Dice (B,) of probabilities (B, K, *S) at a label map (1, 1, *S), over the classes in prediction or truth."""
+    num_classes = probabilities.shape[1]
+    guess = probabilities.argmax(dim=1).flatten(1)  # (B, N)
+    truth = label.flatten(1)  # (1, N)
+    scores = []
+    for k in range(1, num_classes):
+        size = (guess == k).sum(dim=1) + (truth == k).sum(dim=1)
+        overlap = ((guess == k) & (truth == k)).sum(dim=1)
+        scores.append(torch.where(size > 0, 2 * overlap / size, torch.nan))
+    return torch.stack(scores, dim=1).nanmean(dim=1)
+
+
+def _study_case(
+    segmenter: DiffusionSegmenter, item: Mapping[str, Any], probe_t: int, device: torch.device
+) -> StepStudy:
+    case = str(item["case"])
+    image = torch.as_tensor(item["image"]).as_subclass(torch.Tensor)[None].float().to(device)  # (1, channels, *S)
+    label = torch.as_tensor(item["label"]).as_subclass(torch.Tensor)[None].long().to(device)  # (1, 1, *S)
+
+    scores: dict[int, list[torch.Tensor]] = {}
+
+    def record(step: SegmenterStep) -> None:
+        scores.setdefault(step.step.index, []).append(
+            foreground_dice(step.codec.probabilities(step.step.x_0), label)
+        )
+
+    segmenter.sample(image, cases=[case], callback=record)
+
+    schedule = segmenter.schedule
+    condition = segmenter.encode(image)
+    x_0 = segmenter.codec.encode(label)
+    noise = torch.randn(x_0.shape[1:], generator=keyed_generator(segmenter.seed, case, "probe"))[None].to(device)
+
+    def dice_from(x_t: torch.Tensor) -> float:
+        return float(foreground_dice(segmenter.codec.probabilities(segmenter.denoise(x_t, probe_t, condition)), label))
+
+    return StepStudy(
+        case=case,
+        per_step=[float(torch.cat(scores[index]).mean()) for index in sorted(scores)],
+        from_truth=dice_from(schedule.add_noise(x_0, noise, probe_t)),  # type: ignore[union-attr]
+        from_noise=dice_from(noise),
+    )

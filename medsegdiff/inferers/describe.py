@@ -1,0 +1,39 @@
+"""How a network segments, in words for reports and tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from medsegdiff.inferers.ensemble import EnsembleSegmenter
+from medsegdiff.methods import RunSpec, spec_path
+from medsegdiff.networks.segmenter import DiffusionSegmenter
+
+
+def describe_members(
+    network: DiffusionSegmenter | EnsembleSegmenter, weights: str | Sequence[str]
+) -> list[dict[str, Any]]:
+    """For each member: its weights file, method and size, and for those that sample the sampler, steps and draws."""
+    files = [weights] if isinstance(weights, (str, os.PathLike)) else list(weights)
+    members = network.segmenters if isinstance(network, EnsembleSegmenter) else [network]
+    entries = []
+    for file, member in zip(files, members, strict=True):
+        spec = RunSpec.read(spec_path(file))
+        entry: dict[str, Any] = {"weights": str(file), "method": spec.method, "size": spec.size}
+        if not member.supervised:
+            entry |= {"sampler": member.sampler, "steps": member.steps, "draws": member.draws}
+        entries.append(entry)
+    return entries
+
+
+def sampling_settings(
+    network: DiffusionSegmenter | EnsembleSegmenter, weights: str | Sequence[str], seed: int
+) -> dict[str, Any]:
+    """The same as one flat row for a table: what members do not share is joined by "+"."""
+    members = describe_members(network, weights)
+    row: dict[str, Any] = {}
+    for key in ("method", "size", "sampler", "steps", "draws"):
+        values = list(dict.fromkeys(member[key] for member in members if key in member))
+        row[key] = values[0] if len(values) == 1 else "+".join(str(value) for value in values)
+    return {**row, "seed": seed}
