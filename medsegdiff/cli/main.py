@@ -17,7 +17,7 @@ from medsegdiff.errors import USER_ERROR_EXIT_CODE, find_user_error, one_line
 class UserErrorGroup(TyperGroup):
     """Commands whose user errors come out as one line and exit code 2; other errors keep their traceback."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)

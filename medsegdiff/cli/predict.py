@@ -80,9 +80,7 @@ def predict(
     report |= {"settings": predictor.settings, "seconds_to_load": round(time.perf_counter() - started, 3)}
     try:
         for path, name in _progress(list(zip(cases, names, strict=True))):
-            entry = _run_case(
-                predictor, path, output / name, probabilities=probabilities, uncertainty=uncertainty
-            )
+            entry = _run_case(predictor, path, output / name, probabilities=probabilities, uncertainty=uncertainty)
             report["cases"].append(entry)
             if "error" in entry:
                 _say(f"error: {entry['error']}")
@@ -186,7 +184,8 @@ def _warnings(
     predictor: BundlePredictor, *, steps: int | None, sampler: str | None, draws: int | None, uncertainty: bool
 ) -> list[str]:
     """What was asked for and has no effect."""
-    ignored = [f"--{name}" for name, value in (("steps", steps), ("sampler", sampler), ("draws", draws)) if value]
+    given = {"--steps": steps, "--sampler": sampler, "--draws": draws}
+    ignored = [option for option, value in given.items() if value is not None]
     found = []
     if ignored and predictor.network.supervised:
         verb = "have" if len(ignored) > 1 else "has"

@@ -21,7 +21,9 @@ def steps(
     sampler: Annotated[str | None, typer.Option(help="ddpm, ddim or dpm_solver++.")] = None,
     num_steps: Annotated[int | None, typer.Option("--steps", min=1, help="Number of visited time steps.")] = None,
     draws: Annotated[int | None, typer.Option(min=1, help="Draws a case, averaged.")] = None,
-    probe_t: Annotated[int, typer.Option(help="Time step at which x_t from the truth and pure noise are compared.")] = 250,
+    probe_t: Annotated[
+        int, typer.Option(help="Time step at which x_t from the truth and pure noise are compared.")
+    ] = 250,
     seed: Annotated[int, typer.Option(help="Seed of the sampling noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     amp: Annotated[str, typer.Option(help="auto, bf16, fp16 or off.")] = "auto",

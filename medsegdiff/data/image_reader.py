@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 from monai.data import ImageReader
-from monai.utils import ensure_tuple
-from monai.utils.enums import MetaKeys, SpaceKeys
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
 from medsegdiff.data.integrity import check_image, check_same_grid

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from monai.data import ImageWriter
 from monai.data.utils import to_affine_nd
-from monai.utils.enums import ImageMetaKey, MetaKeys
+from monai.utils import ImageMetaKey, MetaKeys
+from numpy.typing import NDArray
 
 from medsegdiff.data.writer import write_images
 from medsegdiff.errors import DataError
@@ -30,14 +31,14 @@ class GridWriter(ImageWriter):
     def __init__(self, output_dtype: Any = None, **ignored: Any) -> None:
         super().__init__()
         self.output_dtype = output_dtype
+        self.array: NDArray[Any] | None = None
         self.affine = np.eye(4)
         self.like: str | None = None
 
     def set_data_array(self, data_array: Any, channel_dim: int | None = 0, **ignored: Any) -> None:
         """Take the result (C, *S); MONAI counts axes wrongly at times, so that `channel_dim` is not asked."""
-        self.data_obj = np.asarray(torch.as_tensor(data_array).detach().cpu())
-        if self.output_dtype is not None:
-            self.data_obj = self.data_obj.astype(self.output_dtype)
+        array = np.asarray(torch.as_tensor(data_array).detach().cpu())
+        self.array = array if self.output_dtype is None else array.astype(self.output_dtype)
 
     def set_metadata(self, meta_dict: Mapping[str, Any] | None, **ignored: Any) -> None:
         """Take the grid."""
@@ -57,8 +58,8 @@ class GridWriter(ImageWriter):
         Raises:
             DataError: it cannot be written, or no data were given.
         """
-        if self.data_obj is None:
+        if self.array is None:
             msg = f"{filename}: there is nothing to write; call set_data_array first"
             raise DataError(msg)
         super().write(filename, verbose=verbose)
-        write_images({Path(filename): self.data_obj}, affine=self.affine, like=self.like)
+        write_images({Path(filename): self.array}, affine=self.affine, like=self.like)

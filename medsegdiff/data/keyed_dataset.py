@@ -17,7 +17,7 @@ class EpochIndex(NamedTuple):
     """An index that carries the epoch, so that loader processes know it without being told."""
 
     epoch: int
-    index: int
+    item: int
 
 
 class KeyedCacheDataset(CacheDataset):
@@ -42,11 +42,11 @@ class KeyedCacheDataset(CacheDataset):
     def __getitem__(self, key: Any) -> Any:
         if not isinstance(key, EpochIndex):
             key = EpochIndex(0, int(key))
-        item = self.data[key.index]
-        name = str(item.get("case", key.index))
+        item = self.data[key.item]
+        name = str(item.get("case", key.item))
         if isinstance(self.transform, Randomizable):
             self.transform.set_random_state(seed=key_to_seed(self.seed, key.epoch, name) % 2**32)
-        made = self._transform(key.index)
+        made = self._transform(key.item)
         crops = made if isinstance(made, list) else [made]
         for number, crop in enumerate(crops):
             crop["sample"] = f"{name}#{number}"
@@ -62,17 +62,26 @@ class KeyedSampler(Sampler[EpochIndex]):
         length: number of samples of the dataset.
         seed: of the order.
         shuffle: whether to shuffle at all.
+        drop_last: where the number does not divide, leave out the last of the order instead.
         rank: number of this process.
         world_size: number of processes.
     """
 
     def __init__(
-        self, length: int, *, seed: int = 0, shuffle: bool = True, rank: int | None = None, world_size: int | None = None
+        self,
+        length: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
     ) -> None:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.length = length
         self.seed = seed
         self.shuffle = shuffle
+        self.drop_last = drop_last
         self.rank = rank if rank is not None else (torch.distributed.get_rank() if distributed else 0)
         self.world_size = (
             world_size if world_size is not None else (torch.distributed.get_world_size() if distributed else 1)
@@ -84,12 +93,13 @@ class KeyedSampler(Sampler[EpochIndex]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.length // self.world_size)
+        return self.length // self.world_size if self.drop_last else -(-self.length // self.world_size)
 
     def __iter__(self) -> Iterator[EpochIndex]:
         generator = torch.Generator().manual_seed(key_to_seed(self.seed, "order", self.epoch))
         order = torch.randperm(self.length, generator=generator).tolist() if self.shuffle else list(range(self.length))
-        order += order[: len(self) * self.world_size - self.length]
+        dealt = len(self) * self.world_size
+        order = (order * self.world_size)[:dealt]
         for index in order[self.rank :: self.world_size]:
             yield EpochIndex(self.epoch, index)
 
@@ -107,7 +117,9 @@ def keyed_loader(
     """
     sampler = KeyedSampler(len(dataset), seed=dataset.seed)
     if drop_last is None:
-        drop_last = len(sampler) >= batch_size
+        drop_last = len(dataset) >= batch_size * sampler.world_size
+    # Then the samples that do not divide are left out too: N batches on two processes are N on one of twice the size.
+    sampler.drop_last = drop_last
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -116,4 +128,7 @@ def keyed_loader(
         drop_last=drop_last,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
+        # Else every new iterator takes a number from the global generator, which seeds the network's dropout; loader
+        # processes that stay alive take one in their first epoch only, and a resumed run would differ.
+        generator=torch.Generator().manual_seed(0),
     )

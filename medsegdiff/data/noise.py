@@ -55,7 +55,7 @@ class SamplingNoise:
         self.window = window
         self.device = device
 
-    def x_T(self) -> torch.Tensor:  # noqa: N802  (the field's name)
+    def x_T(self) -> torch.Tensor:
         """The noise that sampling starts from, (B * n, C, *S)."""
         return self._field(self.START)
 
@@ -87,9 +87,7 @@ class TrainingNoise:
         device: where the streams live; those of a CPU and of a GPU differ.
     """
 
-    def __init__(
-        self, seed: int, epoch: int, samples: Sequence[str], *, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, seed: int, epoch: int, samples: Sequence[str], *, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self._generators = [keyed_generator(seed, epoch, sample, device=device) for sample in samples]
 
@@ -106,7 +104,7 @@ class TrainingNoise:
 
 
 def case_names(image: torch.Tensor) -> list[str]:
-    """A name for each image of a batch (B, C, *S): its file's name where MONAI recorded one, else its content's hash."""
+    """A name for each image of a batch (B, C, *S): its file's where MONAI recorded one, else its content's hash."""
     files = getattr(image, "meta", {}).get("filename_or_obj")
     if isinstance(files, str):
         files = [files]

@@ -43,7 +43,9 @@ def task_datalists(
     """
     if dataset_dir is None:
         folder = phantom_folder(phantoms, cases=num_phantoms, seed=seed)
-        logger.warning("no --dataset_dir given: using %d generated phantoms at %s, not real images", num_phantoms, folder)
+        logger.warning(
+            "no --dataset_dir given: using %d generated phantoms at %s, not real images", num_phantoms, folder
+        )
         return msd_datalist(folder, seed=seed)
     lists = msd_datalist(dataset_dir, split_file=split_file, fold=fold, seed=seed)
     check_cases([item for part in PARTS for item in lists[part]], phantoms)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gzip
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+from medsegdiff import files
 from medsegdiff.data.reading import NIFTI_SUFFIXES, PICTURE_SUFFIXES, image_suffix
-from medsegdiff.errors import DataError, one_line
+from medsegdiff.errors import DataError
 
 # The part of a NIfTI header that says where the voxels lie.
 _GRID_FIELDS = (
@@ -22,6 +25,9 @@ _GRID_FIELDS = (
 )
 _SCANNER = 1  # NIfTI's code for coordinates of the scanner
 _SPACE_UNITS = 0b111  # bits of xyzt_units that hold the unit of length
+_GZIP_LEVEL = 1  # probabilities hardly shrink further, at many times the cost
+
+written_whole = functools.partial(files.written_whole, advice="free space, or name another --output folder")
 
 
 def write_nifti(
@@ -40,8 +46,9 @@ def write_nifti(
     Raises:
         DataError: the file cannot be written.
     """
+    path = Path(path)
     with written_whole(path) as partial:
-        _save_nifti(array, partial, affine=affine, like=like)
+        _save_nifti(array, partial, suffix=image_suffix(path), affine=affine, like=like)
 
 
 def write_images(
@@ -63,26 +70,8 @@ def write_images(
     with contextlib.ExitStack() as stack:
         # All are complete under their temporary names before the first takes its place.
         for path, array in images.items():
-            _save(array, stack.enter_context(written_whole(path)), affine=affine, like=like)
-
-
-@contextlib.contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
-    """A temporary name in the folder of `path`, with its suffix, that becomes `path` when the block ends well.
-
-    Raises:
-        DataError: the block or the renaming raised an OSError, such as for want of space or permission.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield partial
-        partial.replace(path)
-    except OSError as error:
-        msg = f"{path} cannot be written ({one_line(error)}); free space, or name another --output folder"
-        raise DataError(msg) from error
-    finally:
-        partial.unlink(missing_ok=True)
+            partial = stack.enter_context(written_whole(path))
+            _save(array, partial, suffix=image_suffix(path), affine=affine, like=like)
 
 
 def make_folder(path: str | Path) -> Path:
@@ -103,20 +92,24 @@ def make_folder(path: str | Path) -> Path:
     return path
 
 
-def _save(array: NDArray[Any], path: Path, *, affine: NDArray[np.floating], like: str | Path | None) -> None:
-    if image_suffix(path) in PICTURE_SUFFIXES:
-        _save_picture(array, path)
+def _save(
+    array: NDArray[Any], path: Path, *, suffix: str | None, affine: NDArray[np.floating], like: str | Path | None
+) -> None:
+    if suffix in PICTURE_SUFFIXES:
+        _save_picture(array, path, suffix=suffix)
         return
     volume = np.moveaxis(array.reshape(*array.shape, *[1] * (4 - array.ndim)), 0, -1)  # (x, y, z, C)
-    _save_nifti(volume[..., 0] if len(array) == 1 else volume, path, affine=affine, like=like)
+    _save_nifti(volume[..., 0] if len(array) == 1 else volume, path, suffix=suffix, affine=affine, like=like)
 
 
-def _save_nifti(array: NDArray[Any], path: Path, *, affine: NDArray[np.floating], like: str | Path | None) -> None:
+def _save_nifti(
+    array: NDArray[Any], path: Path, *, suffix: str | None, affine: NDArray[np.floating], like: str | Path | None
+) -> None:
     array = _storable(array)
     header = nibabel.Nifti1Header()
     header.set_data_dtype(array.dtype)
     header.set_xyzt_units("mm")
-    model = nibabel.load(like) if like is not None and image_suffix(like) in NIFTI_SUFFIXES else None
+    model: Any = nibabel.load(like) if like is not None and image_suffix(like) in NIFTI_SUFFIXES else None
     if model is not None and np.allclose(model.affine, affine, atol=1e-3):
         for field in _GRID_FIELDS:
             header[field] = model.header[field]
@@ -127,15 +120,22 @@ def _save_nifti(array: NDArray[Any], path: Path, *, affine: NDArray[np.floating]
         image = nibabel.Nifti1Image(array, np.asarray(affine, np.float64), header)
         image.set_sform(affine, code=_SCANNER)
         image.set_qform(affine, code=_SCANNER)
-    nibabel.save(image, path)
+    with path.open("wb") as file:
+        if suffix != ".nii.gz":
+            image.to_stream(file)
+            return
+        # Without name and time in its header, the same result gives the same file.
+        with gzip.GzipFile(filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=file, mtime=0) as packed:
+            image.to_stream(packed)
 
 
-def _save_picture(array: NDArray[Any], path: Path) -> None:
+def _save_picture(array: NDArray[Any], path: Path, *, suffix: str) -> None:
     from PIL import Image
 
     first, *rest = [Image.fromarray(np.ascontiguousarray(channel.T)) for channel in _storable(array)]
     # Asked for several pages, the PNG writer would make an animation of a single one.
-    first.save(path, **({"save_all": True, "append_images": rest} if rest else {}))
+    pages: dict[str, Any] = {"save_all": True, "append_images": rest} if rest else {}
+    first.save(path, format=Image.registered_extensions()[suffix], **pages)
 
 
 def _storable(array: NDArray[Any]) -> NDArray[Any]:

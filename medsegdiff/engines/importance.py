@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -132,7 +134,9 @@ class ImportanceTimes(TimeSampler):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if len(state["sums"]) != self.bins:
-            msg = f"the checkpoint's importance history has {len(state['sums'])} bins, this run {self.bins}; use as many"
+            msg = (
+                f"the checkpoint's importance history has {len(state['sums'])} bins, this run {self.bins}; use as many"
+            )
             raise SpecError(msg)
         self._sums, self._mass = state["sums"].clone(), state["mass"].clone()
 
@@ -156,11 +160,15 @@ def build_time_sampler(name: str, num_times: int, **options: Any) -> TimeSampler
     """The time sampler "uniform" or "importance".
 
     Raises:
-        SpecError: no such sampler.
+        SpecError: no such sampler, or an option that it does not have.
     """
-    if name == "uniform":
-        return UniformTimes(num_times)
-    if name == "importance":
-        return ImportanceTimes(num_times, **options)
-    msg = f"time sampler {name!r} does not exist; use uniform or importance"
-    raise SpecError(msg)
+    kinds: dict[str, Callable[..., TimeSampler]] = {"uniform": UniformTimes, "importance": ImportanceTimes}
+    if name not in kinds:
+        msg = f"time sampler {name!r} does not exist; use {' or '.join(kinds)}"
+        raise SpecError(msg)
+    allowed = [p.name for p in inspect.signature(kinds[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for option in options:
+        if option not in allowed:
+            msg = f"time sampler {name!r} has no option {option!r}; its options are {', '.join(allowed) or 'none'}"
+            raise SpecError(msg)
+    return kinds[name](num_times, **options)

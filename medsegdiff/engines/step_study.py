@@ -77,9 +77,7 @@ def _study_case(
     scores: dict[int, list[torch.Tensor]] = {}
 
     def record(step: SegmenterStep) -> None:
-        scores.setdefault(step.step.index, []).append(
-            foreground_dice(step.codec.probabilities(step.step.x_0), label)
-        )
+        scores.setdefault(step.step.index, []).append(foreground_dice(step.codec.probabilities(step.step.x_0), label))
 
     segmenter.sample(image, cases=[case], callback=record)
 

@@ -9,28 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import cast
 
 import torch
 from torch import nn
 
 from medsegdiff.data.noise import TrainingNoise
 from medsegdiff.errors import SpecError
-from medsegdiff.networks.prediction import Prediction
 from medsegdiff.networks.schedulers.schedule import NoiseSchedule
+from medsegdiff.networks.segmenter import DiffusionSegmenter
 
 SELF_CONDITIONING_PROBABILITY = 0.5
-
-
-class Denoises(Protocol):
-    """What a strategy asks of a segmenter; DDP wraps the call, the rest is read from the module inside."""
-
-    schedule: NoiseSchedule | None
-    prediction: Prediction
-
-    def __call__(
-        self, image: torch.Tensor, x_t: torch.Tensor, timesteps: torch.Tensor, x0_prev: torch.Tensor | None = None
-    ) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -170,9 +159,9 @@ def num_times(name: str, num_train_timesteps: int) -> int:
     return num_train_timesteps - 1 if name in STARTS_ABOVE_T else num_train_timesteps
 
 
-def _inner(segmenter: nn.Module) -> nn.Module:
+def _inner(segmenter: nn.Module) -> DiffusionSegmenter:
     """The segmenter itself: DDP keeps it as `module`."""
-    return getattr(segmenter, "module", segmenter)
+    return cast(DiffusionSegmenter, getattr(segmenter, "module", segmenter))
 
 
 def _schedule_of(segmenter: nn.Module) -> NoiseSchedule:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
-from ignite.utils import convert_tensor
 from monai.data import MetaTensor
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents, default_prepare_batch
@@ -76,7 +75,7 @@ class DiffusionTrainer(SupervisedTrainer):
         accumulation_steps: int = 1,
         **engine_options: Any,
     ) -> None:
-        self.segmenter: DiffusionSegmenter = getattr(network, "module", network)
+        self.segmenter: DiffusionSegmenter = getattr(network, "module", network)  # type: ignore[arg-type]
         chosen = get_method(method)
         self.strategy = get_strategy(chosen.strategy)
         self.strategy_options = _first_pass_options(chosen, first_pass, ema)
@@ -85,6 +84,9 @@ class DiffusionTrainer(SupervisedTrainer):
         self.ema = ema
         self.lr_scheduler = lr_scheduler
         self.max_grad_norm = max_grad_norm
+        if accumulation_steps < 1:
+            msg = f"accumulation_steps is {accumulation_steps}; give at least 1 batch a step of the optimiser"
+            raise SpecError(msg)
         device = torch.device(device)
         half = amp_dtype(device, self.segmenter.amp)
         # bf16 has the range of float32 and needs no scaling of the loss.
@@ -98,9 +100,10 @@ class DiffusionTrainer(SupervisedTrainer):
             optimizer=optimizer,
             loss_function=loss_function or default_loss,
             prepare_batch=engine_options.pop("prepare_batch", default_prepare_batch),
-            accumulation_steps=accumulation_steps,
             **engine_options,
         )
+        # Not handed over: MONAI knows it from 1.6 on, and the step here is our own.
+        self.accumulation_steps = accumulation_steps
         self.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
 
     def stateful_objects(self) -> dict[str, Any]:
@@ -111,7 +114,7 @@ class DiffusionTrainer(SupervisedTrainer):
             "lr_scheduler": self.lr_scheduler,
             "ema": self.ema,
             "time_sampler": self.time_sampler,
-            "grad_scaler": self.grad_scaler,
+            "grad_scaler": self.grad_scaler if self.grad_scaler.is_enabled() else None,
         }
         return {name: value for name, value in objects.items() if value is not None}
 
@@ -119,10 +122,11 @@ class DiffusionTrainer(SupervisedTrainer):
         epoch, rank = self.state.epoch, self.state.rank
         torch.manual_seed(key_to_seed(self.seed, "layers", epoch, rank))
         sampler = getattr(self.data_loader, "sampler", None)
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
+        set_epoch = getattr(sampler, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(epoch)
 
-    def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
+    def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> Any:
         image, label = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         image, label = _plain(image), _plain(label)
         output: dict[str, Any] = {Keys.IMAGE: image, Keys.LABEL: label}
@@ -142,7 +146,7 @@ class DiffusionTrainer(SupervisedTrainer):
         losses = self.loss_function(made.output, self._target(label, x_0, made.noise, made.t))  # (B,)
         loss = (weights * losses).mean()
         output[Keys.LOSS] = loss.detach()
-        self._check_finite(loss)
+        self._check_finite("loss", loss)
         self.fire_event(IterationEvents.LOSS_COMPLETED)
         self.grad_scaler.scale(loss / parts).backward()
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
@@ -150,7 +154,7 @@ class DiffusionTrainer(SupervisedTrainer):
         if closes:
             self._step()
         self.fire_event(IterationEvents.MODEL_COMPLETED)
-        return output
+        return self.state.output  # MONAI's handlers expect it taken apart, which the last event did
 
     def _target(self, label: torch.Tensor, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         if self.segmenter.prediction.classifies or self.segmenter.schedule is None:
@@ -169,7 +173,9 @@ class DiffusionTrainer(SupervisedTrainer):
     def _step(self) -> None:
         if self.max_grad_norm is not None:
             self.grad_scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
+            norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
+            if not self.grad_scaler.is_enabled():  # which else leaves such a step out by itself
+                self._check_finite("norm of the gradient", norm)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
         if self.lr_scheduler is not None:
@@ -177,10 +183,11 @@ class DiffusionTrainer(SupervisedTrainer):
         if self.ema is not None:
             self.ema.update_parameters(self.segmenter)
 
-    def _check_finite(self, loss: torch.Tensor) -> None:
-        if not torch.isfinite(loss):
+    def _check_finite(self, name: str, value: torch.Tensor) -> None:
+        # Before the optimiser's step: its weights would be lost, and the next checkpoint with them.
+        if not torch.isfinite(value):
             msg = (
-                f"the loss became {loss.item()} in epoch {self.state.epoch}, iteration {self.state.iteration}; "
+                f"the {name} became {value.item()} in epoch {self.state.epoch}, iteration {self.state.iteration}; "
                 "training stopped and the last checkpoint stays: lower the learning rate or set amp to off"
             )
             raise MedSegDiffError(msg)
@@ -222,9 +229,16 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _gather(*tensors: torch.Tensor) -> Sequence[torch.Tensor]:
-    """The tensors of all processes, so that each learns the same importance history."""
+    """The tensors (B,) of all processes as (B * processes,), so that each learns the same importance history.
+
+    Samples are dealt out to the processes in turn; they come back in the order in which one process would see them,
+    since a running mean depends on it.
+    """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return tensors
-    import ignite.distributed as idist
-
-    return [convert_tensor(idist.all_gather(tensor)) for tensor in tensors]
+    gathered = []
+    for tensor in tensors:
+        parts = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, tensor.contiguous())
+        gathered.append(torch.stack(parts, dim=1).flatten())
+    return gathered

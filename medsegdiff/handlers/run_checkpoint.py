@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 
 from medsegdiff.engines.trainer import DiffusionTrainer
 from medsegdiff.errors import DataError, SpecError
+from medsegdiff.files import written_whole
 from medsegdiff.methods import RunSpec
 
 logger = logging.getLogger(__name__)
@@ -30,9 +31,12 @@ class RunCheckpoint:
     Args:
         run_dir: folder of the run.
         spec: what the run trains; a checkpoint of another is refused.
-        resume: start from the folder's checkpoint where there is one.
+        resume: start from the folder's checkpoint where there is one; "true" or "false" as typed on a command line.
         interval: epochs between two checkpoints; the last epoch is always written.
         extra: further objects with `state_dict` and `load_state_dict`, by name.
+
+    Raises:
+        SpecError: `resume` is neither true nor false.
     """
 
     def __init__(
@@ -40,13 +44,13 @@ class RunCheckpoint:
         run_dir: str | os.PathLike[str],
         spec: RunSpec,
         *,
-        resume: bool = False,
+        resume: bool | str = False,
         interval: int = 1,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(run_dir) / CHECKPOINT_NAME
         self.spec = spec
-        self.resume = resume
+        self.resume = _as_bool(resume)
         self.interval = interval
         self.extra = dict(extra or {})
 
@@ -67,7 +71,7 @@ class RunCheckpoint:
             logger.info("nothing to resume at %s: training starts anew", self.path)
             return
         state = self._read()
-        self._check(state)
+        self._check(state, engine.state.epoch_length)
         for name, owner in self._objects(engine).items():
             if name not in state["objects"]:
                 msg = f"{self.path} holds no {name!r}, which this run needs; resume with the settings of the first run"
@@ -93,18 +97,8 @@ class RunCheckpoint:
             "spec": self.spec.to_dict(),
             "objects": {name: owner.state_dict() for name, owner in self._objects(engine).items()},
         }
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self.path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            msg = f"cannot write the checkpoint {self.path} ({error.strerror}); free space or choose another --ckpt_dir"
-            raise DataError(msg) from error
+        with written_whole(self.path, advice="free space, or choose another --ckpt_dir") as partial:
+            torch.save(state, partial)
 
     def _objects(self, engine: DiffusionTrainer) -> dict[str, Any]:
         return {**engine.stateful_objects(), **self.extra}
@@ -118,7 +112,7 @@ class RunCheckpoint:
             raise DataError(msg) from error
         return state
 
-    def _check(self, state: dict[str, Any]) -> None:
+    def _check(self, state: dict[str, Any], epoch_length: int | None) -> None:
         before, now = state["spec"], self.spec.to_dict()
         for name in now:
             if name != "version" and before.get(name) != now[name]:
@@ -127,3 +121,21 @@ class RunCheckpoint:
                     "resume with the settings of the first run, or choose another --ckpt_dir"
                 )
                 raise SpecError(msg)
+        epoch, iteration = state["epoch"], state["iteration"]
+        if epoch_length is not None and iteration != epoch * epoch_length:
+            msg = (
+                f"{self.path} is of a run with {iteration // epoch} iterations an epoch, this one has {epoch_length}; "
+                "resume with the data and batch size of the first run, or choose another --ckpt_dir"
+            )
+            raise SpecError(msg)
+
+
+def _as_bool(value: bool | str) -> bool:
+    """What `--resume` means: the command line hands `true` and `false` over as words, and both would count as true."""
+    words = {"true": True, "false": False}
+    if isinstance(value, str):
+        if value.lower() not in words:
+            msg = f"resume is {value!r}; use true or false"
+            raise SpecError(msg)
+        return words[value.lower()]
+    return bool(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from monai.engines import Evaluator
 from medsegdiff.engines.trainer import DiffusionTrainer
 from medsegdiff.errors import SpecError
 from medsegdiff.methods import RunSpec, save_weights
+from medsegdiff.networks.schedulers import get_sampler
 from medsegdiff.networks.segmenter import DiffusionSegmenter
 
 logger = logging.getLogger(__name__)
@@ -34,14 +36,15 @@ class SamplerValidation:
         network: whose weights are validated and kept: the averaged one where there is an EMA.
         run_dir: folder of the run.
         spec: what the run trains; its sampler is the run's own.
-        samplers: further samplers to validate.
+        samplers: a further sampler to validate, or several.
         metric: name in the evaluator's metrics, the larger the better.
         interval: epochs between two validations; the last epoch is always validated.
         patience: validations without improvement after which training stops; None for no early stop.
         min_delta: what counts as an improvement for the early stop.
 
     Raises:
-        SpecError: further samplers for a supervised network, or the run's own among them.
+        SpecError: samplers that do not exist, further ones for a supervised network, the run's own among them; a
+            patience below 1.
     """
 
     def __init__(
@@ -51,12 +54,18 @@ class SamplerValidation:
         run_dir: str | os.PathLike[str],
         spec: RunSpec,
         *,
-        samplers: Sequence[str] = (),
+        samplers: str | Sequence[str] = (),
         metric: str = "val_mean_dice",
         interval: int = 1,
         patience: int | None = None,
         min_delta: float = 1e-4,
     ) -> None:
+        samplers = (samplers,) if isinstance(samplers, str) else tuple(samplers)
+        for name in samplers:
+            get_sampler(name)
+        if patience is not None and patience < 1:
+            msg = f"patience is {patience}; give at least 1 validation, or null for no early stop"
+            raise SpecError(msg)
         if samplers and (network.supervised or spec.sampler in samplers):
             msg = (
                 f"got further samplers {list(samplers)} for method {spec.method!r}, whose own is {spec.sampler!r}; "
@@ -78,7 +87,8 @@ class SamplerValidation:
     def attach(self, engine: DiffusionTrainer) -> None:
         """Attach to a trainer."""
         if self._patience is not None:
-            self._early_stop = EarlyStopping(self._patience, self._score, engine, min_delta=self._min_delta)
+            # The fourth argument by place: ignite 0.5.5 renamed it.
+            self._early_stop = EarlyStopping(self._patience, self._score_or_lowest, engine, self._min_delta)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: DiffusionTrainer) -> None:
@@ -121,9 +131,16 @@ class SamplerValidation:
         self.best.update(state["best"])
         if self._early_stop is not None and state["early_stop"] is not None:
             self._early_stop.load_state_dict(state["early_stop"])
+            if self._early_stop.counter >= self._early_stop.patience:
+                self._early_stop.trainer.terminate()  # the run had come to its end
 
     def _score(self, validator: Engine) -> float:
         return float(validator.state.metrics[self.metric])
+
+    def _score_or_lowest(self, validator: Engine) -> float:
+        # A score that is not a number would pass for an improvement, and no later one could be better.
+        score = self._score(validator)
+        return score if not math.isnan(score) else float("-inf")
 
     def _keep_best(self, sampler: str, score: float) -> None:
         # Not "score < best": a score that is not a number never counts as the best.

@@ -35,7 +35,9 @@ class EnsembleSegmenter(nn.Module):
             ("classes", [member.codec.num_classes for member in members]),
         ):
             if len(set(values)) > 1:
-                msg = f"the members of an ensemble have {values} {what}; allowed is one number: take weights of one task"
+                msg = (
+                    f"the members of an ensemble have {values} {what}; allowed is one number: take weights of one task"
+                )
                 raise SpecError(msg)
         self.members = nn.ModuleList(members)
 

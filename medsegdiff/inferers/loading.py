@@ -123,7 +123,7 @@ def _check_members(files: Sequence[Weights]) -> None:
         for name in ("task", "class_names", "in_channels", "spatial_dims"):
             if getattr(spec, name) != getattr(first, name):
                 msg = (
-                    f"{file} has {name}={getattr(spec, name)!r} and {files[0]} has {getattr(first, name)!r}; members of "
-                    "an ensemble must agree: take weights of one task"
+                    f"{file} has {name}={getattr(spec, name)!r} and {files[0]} has {getattr(first, name)!r}; "
+                    "members of an ensemble must agree: take weights of one task"
                 )
                 raise SpecError(msg)

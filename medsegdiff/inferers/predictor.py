@@ -21,10 +21,10 @@ from monai.utils.enums import MetaKeys
 from numpy.typing import NDArray
 
 from medsegdiff.errors import DataError, SpecError, find_user_error
+from medsegdiff.inferers.describe import describe_members
 from medsegdiff.inferers.ensemble import EnsembleSegmenter
 from medsegdiff.inferers.loading import resolve_device
 from medsegdiff.inferers.sampling import VARIANCE, Sampling, largest_variance
-from medsegdiff.methods import RunSpec, spec_path
 from medsegdiff.networks.segmenter import DiffusionSegmenter
 
 CONFIG = Path("configs") / "inference.json"
@@ -69,6 +69,10 @@ class BundlePredictor:
         steps: number of visited time steps, in place of those of the weights.
         sampler: in place of that of the weights.
         draws: how many segmentations to average, in place of that of the weights.
+
+    Attributes:
+        class_names: names of the classes, the background first.
+        settings: how it segments, for a report.
 
     Raises:
         DataError: no such bundle.
@@ -116,13 +120,19 @@ class BundlePredictor:
             self.inferer: Sampling = parser.get_parsed_content("inferer")
             postprocessing: Compose = parser.get_parsed_content("postprocessing")
             self.class_names: list[str] = parser.get_parsed_content("class_names")
-            files = parser.get_parsed_content("weights")
+            files: str | list[str] = parser.get_parsed_content("weights")
         if not hasattr(self.inferer, "sample"):
-            msg = f"the bundle's inferer, a {type(self.inferer).__name__}, cannot sample; use one of medsegdiff.inferers"
+            msg = (
+                f"the bundle's inferer, a {type(self.inferer).__name__}, cannot sample; use one of medsegdiff.inferers"
+            )
             raise SpecError(msg)
         self.postprocessing = Compose([t for t in postprocessing.transforms if not isinstance(t, SaveImaged)])
-        self.weights: list[str] = [files] if isinstance(files, str) else list(files)
-        self.settings = self._settings(amp=amp, seed=seed)
+        self.settings: dict[str, Any] = {
+            "members": describe_members(self.network, files),
+            "seed": seed,
+            "device": str(self.device),
+            "amp": amp,
+        }
 
     def predict(self, path: str | Path) -> CasePrediction:
         """Segment one file, or one folder with a DICOM series.
@@ -139,7 +149,7 @@ class BundlePredictor:
             item = self.preprocessing(item, start=reading)
             clock.stop("preprocess")
             image: MetaTensor = item[Keys.IMAGE]
-            segmentation = self.inferer.sample(image[None].to(self.device), self.network)  # type: ignore[arg-type]
+            segmentation = self.inferer.sample(image[None].to(self.device), self.network)
             item[Keys.PRED] = MetaTensor(segmentation.probabilities[0].cpu())
             variance = largest_variance(segmentation)
             if variance is not None:
@@ -157,18 +167,6 @@ class BundlePredictor:
             stage_seconds=clock.seconds,
         )
 
-    def _settings(self, *, amp: str, seed: int) -> dict[str, Any]:
-        """How this predictor segments, for a report."""
-        members = self.network.segmenters if isinstance(self.network, EnsembleSegmenter) else [self.network]
-        entries = []
-        for file, member in zip(self.weights, members, strict=True):
-            spec = RunSpec.read(spec_path(file))
-            entry: dict[str, Any] = {"weights": file, "method": spec.method, "size": spec.size}
-            if not member.supervised:
-                entry |= {"sampler": member.sampler, "steps": member.steps, "draws": member.draws}
-            entries.append(entry)
-        return {"members": entries, "seed": seed, "device": str(self.device), "amp": amp}
-
 
 def _parse(config: Path, overrides: dict[str, Any]) -> ConfigParser:
     if not config.is_file():
@@ -184,7 +182,9 @@ def _parse(config: Path, overrides: dict[str, Any]) -> ConfigParser:
         if value is None:
             continue
         if name not in parser:
-            msg = f"{config} has no id {name!r} to set to {value!r}; leave that setting out, or add the id to the bundle"
+            msg = (
+                f"{config} has no id {name!r} to set to {value!r}; leave that setting out, or add the id to the bundle"
+            )
             raise SpecError(msg)
         parser[name] = value
     return parser
@@ -242,8 +242,8 @@ def _restored(result: torch.Tensor, meta: dict[str, Any]) -> NDArray[Any]:
     expected = tuple(int(size) for size in meta[MetaKeys.SPATIAL_SHAPE])
     if tuple(result.shape[1:]) != expected:
         msg = (
-            f"the bundle's postprocessing gives a result of shape {tuple(result.shape[1:])} for an image of {expected}; "
-            "it must invert its preprocessing: mend its inference.json"
+            f"the bundle's postprocessing gives a result of shape {tuple(result.shape[1:])} for an image of "
+            f"{expected}; it must invert its preprocessing: mend its inference.json"
         )
         raise SpecError(msg)
     return np.asarray(result.as_subclass(torch.Tensor).cpu())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +11,6 @@ from monai.engines.utils import IterationEvents
 from monai.inferers import Inferer, SlidingWindowInferer
 from monai.utils import fall_back_tuple
 from monai.utils.enums import CommonKeys as Keys
-from torch import nn
 
 from medsegdiff.data.noise import case_names
 from medsegdiff.networks.segmenter import Segmentation, StepCallback
@@ -25,7 +24,7 @@ class Sampling(Protocol):
     def sample(
         self,
         inputs: torch.Tensor,
-        network: nn.Module,
+        network: Callable[..., Any],
         *,
         cases: Sequence[str] | None = None,
         callback: StepCallback | None = None,
@@ -39,7 +38,7 @@ class SamplingInferer(Inferer):
     Called as any inferer of MONAI it gives what `SimpleInferer` gives; `sample` gives the variance over draws too.
     """
 
-    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Segment a batch.
 
         Args:
@@ -56,7 +55,7 @@ class SamplingInferer(Inferer):
     def sample(
         self,
         inputs: torch.Tensor,
-        network: nn.Module,
+        network: Callable[..., Any],
         *,
         cases: Sequence[str] | None = None,
         callback: StepCallback | None = None,
@@ -82,14 +81,14 @@ class KeyedSlidingWindowInferer(SlidingWindowInferer):
     def __init__(self, roi_size: Sequence[int] | int, **options: Any) -> None:
         super().__init__(roi_size, **{**options, "with_coord": True})
 
-    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Segment a batch (B, image channels, *S) into class probabilities (B, K, *S); see `sample`."""
         return like_inputs(self.sample(inputs, network, *args, **kwargs).probabilities, inputs)
 
     def sample(
         self,
         inputs: torch.Tensor,
-        network: nn.Module,
+        network: Callable[..., Any],
         *,
         cases: Sequence[str] | None = None,
         callback: StepCallback | None = None,
@@ -143,7 +142,7 @@ def sampling_iteration(engine: Any, batch: dict[str, Any]) -> dict[str, Any]:
     image, label, *_ = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
     engine.network.eval()
     segmentation = engine.inferer.sample(image, engine.network)
-    output = {Keys.IMAGE: image, Keys.PRED: like_inputs(segmentation.probabilities, image)}
+    output: dict[str, Any] = {Keys.IMAGE: image, Keys.PRED: like_inputs(segmentation.probabilities, image)}
     if label is not None:
         output[Keys.LABEL] = label
     variance = largest_variance(segmentation)
@@ -171,5 +170,5 @@ def like_inputs(result: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
     return wrapped.copy_meta_from(inputs)
 
 
-def _unwrapped(network: nn.Module) -> Any:
+def _unwrapped(network: Callable[..., Any]) -> Any:
     return getattr(network, "module", network)

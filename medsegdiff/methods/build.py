@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from medsegdiff.errors import WeightsError
+from medsegdiff.errors import SpecError, WeightsError
+from medsegdiff.files import written_whole
 from medsegdiff.methods.registry import get_method
 from medsegdiff.methods.run_spec import RunSpec
 from medsegdiff.networks.codec import build_codec
+from medsegdiff.networks.nets.denoiser import Denoiser
 from medsegdiff.networks.prediction import build_prediction
-from medsegdiff.networks.schedulers import build_schedule
+from medsegdiff.networks.schedulers import SCHEDULES, build_schedule
 from medsegdiff.networks.segmenter import DiffusionSegmenter
 
 logger = logging.getLogger(__name__)
@@ -35,10 +38,10 @@ def build_segmenter(spec: RunSpec, *, seed: int = 0, amp: str = "off") -> Diffus
     method = get_method(spec.method)
     codec = build_codec(method.codec, spec.num_classes)
     settings = None if method.schedule is None else dict(spec.schedule or method.schedule)
-    schedule = None if settings is None else build_schedule(settings.pop("name"), **settings)
+    schedule = None if settings is None else build_schedule(**_named(settings))
     denoiser = method.build_denoiser(spec, 0 if schedule is None else codec.channels, schedule)
     return DiffusionSegmenter(
-        _lay_out(denoiser, spec.spatial_dims),
+        _lay_out(denoiser),
         codec=codec,
         prediction=build_prediction(method.prediction, **method.prediction_options),
         schedule=schedule,
@@ -57,13 +60,14 @@ def spec_path(weights: str | os.PathLike[str]) -> Path:
 
 
 def save_weights(state_dict: dict[str, torch.Tensor], spec: RunSpec, path: str | os.PathLike[str]) -> None:
-    """Write a flat state dict in fp16 as `path` and the specification beside it, each whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a flat state dict in fp16 as `path` and the specification beside it, each whole or not at all.
+
+    Raises:
+        DataError: they cannot be written.
+    """
     half = {k: v.detach().cpu().half() if v.is_floating_point() else v.detach().cpu() for k, v in state_dict.items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(half, partial)
-    partial.replace(path)
+    with written_whole(path, advice="free space, or choose another folder") as partial:
+        torch.save(half, partial)
     spec.write(spec_path(path))
 
 
@@ -100,14 +104,7 @@ def load_state(segmenter: torch.nn.Module, weights: str | os.PathLike[str]) -> N
     Raises:
         WeightsError: the file is missing or unreadable, or its tensors are not those of the network.
     """
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        msg = f"{weights} does not exist; train first, or give the path of a model.pt"
-        raise WeightsError(msg) from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        msg = f"{weights} cannot be read as weights ({type(error).__name__}); copy or train the file again"
-        raise WeightsError(msg) from error
+    state = _read_state(Path(weights))
     own = segmenter.state_dict()
     for name in sorted(set(own) | set(state)):
         found = tuple(state[name].shape) if name in state else "nothing"
@@ -121,10 +118,36 @@ def load_state(segmenter: torch.nn.Module, weights: str | os.PathLike[str]) -> N
     segmenter.load_state_dict(state)
 
 
-def _lay_out(denoiser: torch.nn.Module, spatial_dims: int) -> torch.nn.Module:
+def _named(schedule: dict[str, Any]) -> dict[str, Any]:
+    if "name" not in schedule:
+        msg = f"the schedule {schedule} has no name; give one of {', '.join(SCHEDULES)} with its settings"
+        raise SpecError(msg)
+    return schedule
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    if not path.exists():
+        msg = f"{path} does not exist; train first, or give the path of a model.pt"
+        raise WeightsError(msg)
+    # On what is no archive, torch falls back to an older format, whose reader fails with any kind of exception.
+    if not zipfile.is_zipfile(path):
+        msg = f"{path} cannot be read as weights (not an archive of torch, or cut short); copy or train the file again"
+        raise WeightsError(msg)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        msg = f"{path} cannot be read as weights ({type(error).__name__}); copy or train the file again"
+        raise WeightsError(msg) from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        msg = f"{path} holds something else than the weights of one network; give a model.pt, not a checkpoint"
+        raise WeightsError(msg)
+    return state
+
+
+def _lay_out(denoiser: Denoiser) -> Denoiser:
     """Put the weights into the memory layout in which this network computes fastest; values stay as they are."""
     # 3-D convolutions of oneDNN and cuDNN are faster with channels last (a training step of "small" 1.4 times, on two
     # cores); instance norm has no kernel for that layout and would copy back and forth.
-    if spatial_dims == 3 and not any(isinstance(module, torch.nn.InstanceNorm3d) for module in denoiser.modules()):
-        return denoiser.to(memory_format=torch.channels_last_3d)
+    if denoiser.spatial_dims == 3 and not any(isinstance(m, torch.nn.InstanceNorm3d) for m in denoiser.modules()):
+        denoiser.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in torch's stubs
     return denoiser

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from medsegdiff.errors import SpecError
 from medsegdiff.methods.registry import Method, register
 from medsegdiff.methods.run_spec import RunSpec
+from medsegdiff.networks.nets.denoiser import Denoiser
 from medsegdiff.networks.nets.recycling_unet import RecyclingUNet
 from medsegdiff.networks.schedulers import NoiseSchedule
 
@@ -30,7 +29,7 @@ MASK_INPUTS = ("raw", "clipped", "scaled")
 
 def build_recycling_unet(
     spec: RunSpec, mask_channels: int, schedule: NoiseSchedule | None, *, self_conditioning: bool = False
-) -> nn.Module:
+) -> Denoiser:
     """The recycling U-Net of a run; `spec.options` override what its size sets.
 
     Beside the arguments of `RecyclingUNet`, the option `mask_input` says how x_t comes in: "raw" (the paper),
@@ -44,13 +43,14 @@ def build_recycling_unet(
     if mask_input not in MASK_INPUTS:
         msg = f"mask_input {mask_input!r} does not exist; use one of {', '.join(MASK_INPUTS)}"
         raise SpecError(msg)
-    factor = 2 ** (len(options["channels"]) - 1)
-    options.setdefault("token_grid", [max(1, -(-n // factor)) for n in spec.roi_size])
     if schedule is not None:
         options["num_train_timesteps"] = schedule.num_train_timesteps
         options["clip_mask"] = mask_input == "clipped"
         options["mask_scales"] = schedule.alphas_cumprod.sqrt().tolist() if mask_input == "scaled" else None
     try:
+        factor = 2 ** (len(options["channels"]) - 1)
+        # The network pads to two tokens an axis at least.
+        options.setdefault("token_grid", [max(2, -(-n // factor)) for n in spec.roi_size])
         return RecyclingUNet(
             spec.spatial_dims,
             spec.in_channels,
@@ -64,7 +64,7 @@ def build_recycling_unet(
         raise SpecError(msg) from error
 
 
-def _build_self_conditioned(spec: RunSpec, mask_channels: int, schedule: NoiseSchedule | None) -> nn.Module:
+def _build_self_conditioned(spec: RunSpec, mask_channels: int, schedule: NoiseSchedule | None) -> Denoiser:
     return build_recycling_unet(spec, mask_channels, schedule, self_conditioning=True)
 
 

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
-
 from medsegdiff.errors import SpecError
 from medsegdiff.methods.run_spec import RunSpec
+from medsegdiff.networks.nets.denoiser import Denoiser
 from medsegdiff.networks.schedulers import NoiseSchedule
 
 # (spec, channels of x_t, schedule) -> denoiser; a supervised method has no channels of x_t and no schedule.
-DenoiserBuilder = Callable[[RunSpec, int, NoiseSchedule | None], nn.Module]
+DenoiserBuilder = Callable[[RunSpec, int, NoiseSchedule | None], Denoiser]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from medsegdiff import __version__
 from medsegdiff.errors import SpecError, WeightsError
+from medsegdiff.files import written_whole
 
 SIZES = ("small", "paper")
 # What must agree for weights to fit a network; the rest says how it is used or where it comes from.
@@ -63,6 +64,8 @@ class RunSpec:
         # Lists and tuples are one to JSON; comparing specs must not see a difference.
         object.__setattr__(self, "class_names", list(self.class_names))
         object.__setattr__(self, "roi_size", list(self.roi_size))
+        for name in ("options", "schedule", "sampler_options"):
+            object.__setattr__(self, name, _as_json(getattr(self, name)))
         if self.size not in SIZES:
             msg = f"size {self.size!r} does not exist; use one of {', '.join(SIZES)}"
             raise SpecError(msg)
@@ -93,11 +96,13 @@ class RunSpec:
         return dataclasses.asdict(self)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write as JSON, whole or not at all."""
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
-        partial.replace(path)
+        """Write as JSON, whole or not at all.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        with written_whole(path, advice="free space, or choose another folder") as partial:
+            partial.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> RunSpec:
@@ -135,12 +140,23 @@ class RunSpec:
 
         Raises:
             WeightsError: a field differs; the message names it.
+            SpecError: a name that is none of `IDENTITY_FIELDS`.
         """
-        for name in IDENTITY_FIELDS:
-            value, found = wanted.get(name), getattr(self, name)
+        for name, given in wanted.items():
+            if name not in IDENTITY_FIELDS:
+                msg = f"weights cannot be asked for by {name!r}; use one of {', '.join(IDENTITY_FIELDS)}"
+                raise SpecError(msg)
+            value, found = _as_json(given), getattr(self, name)
             if value is not None and value != found:
                 msg = (
                     f"{where} was trained with {name}={found!r}, but {name}={value!r} is asked for; "
                     f"give weights of that {name}, or leave {name} out to use these"
                 )
                 raise WeightsError(msg)
+
+
+def _as_json(value: Any) -> Any:
+    """The value as it comes back from JSON: tuples as lists, at any depth."""
+    if isinstance(value, dict):
+        return {key: _as_json(entry) for key, entry in value.items()}
+    return [_as_json(entry) for entry in value] if isinstance(value, (list, tuple)) else value

@@ -134,7 +134,7 @@ def build_prediction(name: str, *, clip_x_0: bool = False) -> Prediction:
         msg = f"prediction {name!r} does not exist; use one of {', '.join(PREDICTIONS)}"
         raise SpecError(msg)
     kind = PREDICTIONS[name]
-    return kind(clip_x_0=clip_x_0) if kind in (EpsilonPrediction, VPrediction) else kind()  # type: ignore[call-arg]
+    return kind(clip_x_0=clip_x_0) if kind in (EpsilonPrediction, VPrediction) else kind()
 
 
 def _given(schedule: NoiseSchedule | None) -> NoiseSchedule:

@@ -14,6 +14,7 @@ from medsegdiff.data.noise import SamplingNoise, case_names
 from medsegdiff.errors import DataError, SpecError
 from medsegdiff.networks.blocks.autocast import autocast
 from medsegdiff.networks.codec import MaskCodec
+from medsegdiff.networks.nets.denoiser import Denoiser
 from medsegdiff.networks.prediction import Prediction
 from medsegdiff.networks.schedulers.samplers import SamplerStep, get_sampler
 from medsegdiff.networks.schedulers.schedule import NoiseSchedule
@@ -79,7 +80,7 @@ class DiffusionSegmenter(nn.Module):
 
     def __init__(
         self,
-        denoiser: nn.Module,
+        denoiser: Denoiser,
         *,
         codec: MaskCodec,
         prediction: Prediction,
@@ -101,13 +102,15 @@ class DiffusionSegmenter(nn.Module):
         self.prediction = prediction
         self.schedule = schedule
         self.amp = amp
+        self.sampler = sampler
+        self.sampler_options: dict[str, float | str] = {}
+        self.steps, self.draws, self.draws_per_batch, self.seed = steps, draws, draws_per_batch, seed
         self.set_sampling(
             sampler=sampler,
             sampler_options=sampler_options or {},
             steps=steps,
             draws=draws,
             draws_per_batch=draws_per_batch,
-            seed=seed,
         )
 
     @property
@@ -136,7 +139,7 @@ class DiffusionSegmenter(nn.Module):
             SpecError: an unknown sampler or option of it, a number of steps that the schedule does not have, fewer than
                 one draw; nothing is changed then.
         """
-        if sampler is not None and sampler_options is None and sampler != getattr(self, "sampler", sampler):
+        if sampler is not None and sampler_options is None and sampler != self.sampler:
             sampler_options = {}  # options of one sampler mean nothing to another
         if sampler is not None or sampler_options is not None:
             _check_sampler(sampler or self.sampler, sampler_options or {})
@@ -255,7 +258,7 @@ class DiffusionSegmenter(nn.Module):
     def run_sampler(
         self,
         condition: torch.Tensor,
-        x_T: torch.Tensor,  # noqa: N803  (the field's name)
+        x_T: torch.Tensor,
         noise: Callable[[int], torch.Tensor],
         *,
         draws: Sequence[int] = (0,),
@@ -294,8 +297,8 @@ class DiffusionSegmenter(nn.Module):
         axes, channels = getattr(self.denoiser, "spatial_dims", None), getattr(self.denoiser, "image_channels", None)
         if axes is not None and image.ndim != axes + 2:
             msg = (
-                f"got an image of shape {tuple(image.shape)}; this network takes (batch, channel, {axes} spatial axes): "
-                "add or drop an axis"
+                f"got an image of shape {tuple(image.shape)}; this network takes (batch, channel, {axes} spatial "
+                "axes): add or drop an axis"
             )
             raise DataError(msg)
         if channels is not None and image.shape[1] != channels:

@@ -75,7 +75,7 @@ def test_a_supervised_network_segments_in_one_call(make_segmenter, dims):
 
 @pytest.mark.parametrize("name", ["epsilon", "v"])
 def test_a_supervised_network_cannot_predict_noise(make_segmenter, name):
-    with pytest.raises(SpecError, match="cannot predict through .*Prediction; use logits or tanh"):
+    with pytest.raises(SpecError, match=r"cannot predict through .*Prediction; use logits or tanh"):
         make_segmenter(schedule=None, prediction=build_prediction(name))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -23,4 +24,5 @@ def pad_at_end(x: torch.Tensor, amounts: Sequence[int]) -> torch.Tensor:
 
 def crop_to(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Keep the first `size` entries of each spatial axis of x (B, C, *S): what `pad_at_end` had added goes."""
-    return x[(..., *(slice(0, n) for n in size))]
+    window: tuple[Any, ...] = (..., *(slice(0, n) for n in size))
+    return x[window]

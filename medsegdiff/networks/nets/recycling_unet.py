@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import nn
@@ -14,9 +16,10 @@ from medsegdiff.networks.blocks.padding import crop_to, pad_at_end, padding_to_m
 from medsegdiff.networks.blocks.residual import ResidualBlock
 from medsegdiff.networks.blocks.time_embedding import TimeEmbedding
 from medsegdiff.networks.blocks.transformer import BottleneckTransformer
+from medsegdiff.networks.nets.denoiser import Denoiser
 
 
-class RecyclingUNet(nn.Module):
+class RecyclingUNet(Denoiser):
     """Residual U-Net with summed skip connections and a transformer at the bottom (Fu et al. 2023, Figure 2).
 
     Image, noisy mask and (for self-conditioning) the previous prediction are concatenated at the entrance. Every
@@ -82,6 +85,7 @@ class RecyclingUNet(nn.Module):
         self.clip_mask = clip_mask
         # Not persistent: it follows from the schedule, which the run's specification holds.
         scales = None if mask_scales is None else torch.tensor(mask_scales, dtype=torch.float32)
+        self.mask_scales: torch.Tensor | None
         self.register_buffer("mask_scales", scales, persistent=False)
         self.gradient_checkpointing = gradient_checkpointing
         self.size_factor = 2 ** (len(channels) - 1)
@@ -106,7 +110,7 @@ class RecyclingUNet(nn.Module):
                 make_conv(spatial_dims, narrow, wide, 2, stride=2, padding=0, bias=False),
                 make_norm(norm, spatial_dims, wide),
             )
-            for narrow, wide in zip(channels, channels[1:])
+            for narrow, wide in pairwise(channels)
         )
         self.bottleneck = blocks(channels[-1], 2)
         grid = [token_grid] * spatial_dims if isinstance(token_grid, int) else token_grid
@@ -117,10 +121,8 @@ class RecyclingUNet(nn.Module):
         )
         self.decoder = nn.ModuleList(blocks(width, depth + 1) for width, depth in zip(channels, depths, strict=True))
         self.up = nn.ModuleList(
-            nn.Sequential(
-                make_up_conv(spatial_dims, wide, narrow, bias=False), make_norm(norm, spatial_dims, narrow)
-            )
-            for narrow, wide in zip(channels, channels[1:])
+            nn.Sequential(make_up_conv(spatial_dims, wide, narrow, bias=False), make_norm(norm, spatial_dims, narrow))
+            for narrow, wide in pairwise(channels)
         )
         self.head = make_conv(spatial_dims, channels[0], out_channels, 1)
 
@@ -136,18 +138,7 @@ class RecyclingUNet(nn.Module):
         x0_prev: torch.Tensor | None = None,
         z: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Predict from the noisy mask.
-
-        Args:
-            x_t: noisy mask (B, C, *S); (B, 0, *S) for a supervised network.
-            t: 0-based time steps (B,).
-            condition: what `encode` returned, (B, image_channels, *S).
-            x0_prev: previous prediction of x_0, (B, C, *S) in [-1, 1]; zeros where it is None.
-            z: unused, this network has no latent.
-
-        Returns:
-            The output (B, out_channels, *S).
-        """
+        """Predict from the noisy mask, see `Denoiser.forward`; without a latent, `z` is not used."""
         size = x_t.shape[2:]
         # Twice the factor at least, so that an instance norm at the bottom has more than one voxel to normalise.
         padding = padding_to_multiple(size, self.size_factor, minimum=2 * self.size_factor)
@@ -160,13 +151,13 @@ class RecyclingUNet(nn.Module):
             if level:
                 h = self.down[level - 1](h)  # (B, C_l, *S'/2^l)
             skips.append(h)
-            for block in blocks:
+            for block in cast(nn.ModuleList, blocks):
                 h = self._run(block, h, time)  # (B, C_l, *S'/2^l)
                 skips.append(h)
         before, after = self.bottleneck
         h = self._run(after, self.transformer(self._run(before, h, time)), time)  # (B, C_L, *S'/2^L)
         for level in reversed(range(len(self.decoder))):
-            for block in self.decoder[level]:
+            for block in cast(nn.ModuleList, self.decoder[level]):
                 h = self._run(block, h + skips.pop(), time)  # (B, C_l, *S'/2^l)
             if level:
                 h = self.up[level - 1](h)  # (B, C_{l-1}, *S'/2^{l-1})
@@ -200,6 +191,9 @@ def _check_settings(
         raise SpecError(msg)
     if len(depths) != len(channels):
         msg = f"num_res_blocks has {len(depths)} entries for {len(channels)} levels of channels; give one per level"
+        raise SpecError(msg)
+    if min(depths, default=0) < 0:
+        msg = f"num_res_blocks is {list(depths)}; give 0 or more blocks for each level"
         raise SpecError(msg)
     if self_conditioning and not mask_channels:
         msg = "self_conditioning needs a noisy mask to refine: give mask_channels of at least 1, got 0"

@@ -48,9 +48,7 @@ def test_time_scales_and_shifts_what_leaves_the_norm(dims):
 def test_no_scale_and_no_shift_is_the_block_without_time(dims):
     plain = ResidualBlock(dims, 4)
     x = features(dims)
-    torch.testing.assert_close(
-        conditioned(dims, plain, torch.zeros(4), torch.zeros(4))(x, torch.randn(2, 3)), plain(x)
-    )
+    torch.testing.assert_close(conditioned(dims, plain, torch.zeros(4), torch.zeros(4))(x, torch.randn(2, 3)), plain(x))
 
 
 def test_each_image_of_a_batch_has_its_own_time():

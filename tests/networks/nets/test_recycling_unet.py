@@ -181,6 +181,7 @@ def test_a_trace_gives_fresh_results_for_fresh_inputs(dims):
     [
         ({"dims": 4}, "spatial_dims must be 2 or 3, got 4"),
         ({"num_res_blocks": (1, 1)}, "num_res_blocks has 2 entries for 3 levels of channels; give one per level"),
+        ({"num_res_blocks": -1}, "num_res_blocks is .* give 0 or more blocks"),
         ({"mask_channels": 0, "self_conditioning": True}, "give mask_channels of at least 1, got 0"),
         ({"norm": "batch"}, "norm 'batch' does not exist; use one of instance, group"),
         ({"token_grid": (2, 2, 2)}, "token_grid must have 2 entries"),

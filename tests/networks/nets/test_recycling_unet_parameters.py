@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 import pytest
@@ -100,7 +101,7 @@ def test_every_part_has_the_weights_of_its_formula(name, kind):
     task, network = TASKS[name], build(name, kind)
     dims, top = task.dims, WIDTHS[-1]
     masks = {"supervised": 0, "diffusion": 1, "self_conditioned": 2}[kind] * task.classes
-    steps = list(zip(WIDTHS, WIDTHS[1:], strict=False))
+    steps = list(pairwise(WIDTHS))
     attention = linear(top, 3 * 8 * 64) + linear(8 * 64, top)
     mlp = linear(top, 4 * top) + linear(4 * top, top)
     expected = {
@@ -116,6 +117,14 @@ def test_every_part_has_the_weights_of_its_formula(name, kind):
     parts = {name: count(child) for name, child in network.named_children()}
     assert {part: n for part, n in parts.items() if n} == expected
     assert sum(expected.values()) == count(network)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_further_convolution_at_the_entrance_adds_its_own_weights(dims):
+    with torch.device("meta"):
+        one = RecyclingUNet(dims, 1, 2, 2)
+        two = RecyclingUNet(dims, 1, 2, 2, stem_convs=2)
+    assert count(two) - count(one) == 3**dims * WIDTHS[0] ** 2 + norm(WIDTHS[0])
 
 
 @pytest.mark.parametrize("dims", [2, 3])

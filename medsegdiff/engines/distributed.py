@@ -1,0 +1,73 @@
+"""One run on several processes, started by torchrun: one process a GPU, or several on the CPU."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from medsegdiff.errors import SpecError
+
+_TORCHRUN_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def process_rank() -> int:
+    """Number of this process among all of the run; 0 for one that torchrun did not start."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_device() -> torch.device:
+    """The device of this process: the GPU of its number on this machine, or the CPU where there is none.
+
+    Raises:
+        SpecError: more processes than GPUs.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    number, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= gpus:
+        msg = f"process {number} of this machine has no GPU of its own, there being {gpus}; start no more than {gpus}"
+        raise SpecError(msg)
+    return torch.device("cuda", number)
+
+
+def start_processes(device: str | torch.device) -> None:
+    """Join the processes of the run, over NCCL on GPUs and Gloo on CPUs; to be called before anything is built.
+
+    Of all but the first process, only errors are logged from then on.
+
+    Raises:
+        SpecError: torchrun did not start this process.
+    """
+    missing = [name for name in _TORCHRUN_VARIABLES if name not in os.environ]
+    if missing:
+        msg = (
+            f"a run on several processes needs {', '.join(missing)} in its environment; "
+            "start it with torchrun --nproc_per_node N -m monai.bundle run …, or leave out multi_gpu_train.json"
+        )
+        raise SpecError(msg)
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if dist.get_rank() > 0:
+        logging.disable(logging.WARNING)
+
+
+def distribute(network: nn.Module, device: str | torch.device) -> DistributedDataParallel:
+    """`network` on `device`, its gradients averaged over all processes.
+
+    Every parameter must take part in every step, which is so for all networks of this package.
+    """
+    device = torch.device(device)
+    return DistributedDataParallel(network.to(device), device_ids=[device] if device.type == "cuda" else None)
+
+
+def stop_processes() -> None:
+    """Leave the processes of the run, where they were joined."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

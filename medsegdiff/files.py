@@ -1,0 +1,47 @@
+"""Files of a run, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from medsegdiff.errors import DataError, one_line
+
+
+@contextlib.contextmanager
+def written_whole(path: str | os.PathLike[str], *, advice: str) -> Iterator[Path]:
+    """A temporary name in the folder of `path` that becomes `path` when the block ends well.
+
+    A process that is killed inside the block leaves the previous file as it was, and so does a disk that is full. The
+    folder is made where it does not exist.
+
+    Args:
+        path: the file to write; one that is there is replaced.
+        advice: what to do where it cannot be written, for the message.
+
+    Raises:
+        DataError: it cannot be written, such as for want of space or permission.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        _flush(partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch.save turns the OSError of a full disk into a RuntimeError ("unexpected pos").
+        msg = f"{path} cannot be written ({one_line(error)}); {advice}"
+        raise DataError(msg) from error
+    finally:
+        # Fails like the writing itself where the folder is none.
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have the file on the disk before it takes the name: after a power cut a renamed file may else be empty."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

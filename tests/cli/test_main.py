@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+import medsegdiff
+from medsegdiff.cli import main as cli
+from medsegdiff.errors import SpecError
+
+
+def _run(*arguments, **environment):
+    command = [sys.executable, "-m", "medsegdiff.cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
+
+
+def test_the_version_is_printed(run):
+    result = run("--version")
+    assert (result.exit_code, result.stdout.strip()) == (0, f"medsegdiff {medsegdiff.__version__}")
+
+
+def test_help_does_not_load_what_it_does_not_need():
+    code = "import sys, medsegdiff.cli.main; print([m for m in ('torch', 'monai', 'nibabel') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_help_lists_the_commands_quickly():
+    started = time.process_time()
+    result = _run("--help")
+    assert result.returncode == 0 and "predict" in result.stdout
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("arguments", [("fly",), ("predict",), ("predict", "--steps", "many"), ("predict", "--fast")])
+def test_wrong_usage_exits_with_2(run, arguments):
+    assert run(*arguments).exit_code == 2
+
+
+def test_a_user_error_of_any_command_is_one_line(run, monkeypatch):
+    def fail(*_args, **_options):
+        try:
+            msg = "steps is 0;\n  give at least 1"
+            raise SpecError(msg)
+        except SpecError as error:
+            raise RuntimeError("wrapped") from error
+
+    monkeypatch.setattr("medsegdiff.data.writer.make_folder", fail)
+    result = run("predict", "a.nii", "--bundle", "b", "--output", "c")
+    assert result.exit_code == 2
+    assert result.stderr == "error: steps is 0; give at least 1\n"
+
+
+def test_a_defect_of_ours_keeps_its_traceback(run, monkeypatch):
+    def fail(*_args, **_options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("medsegdiff.data.writer.make_folder", fail)
+    result = run("predict", "a.nii", "--bundle", "b", "--output", "c")
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_main_is_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["medsegdiff", "--version"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 0
+    assert medsegdiff.__version__ in capsys.readouterr().out
+
+
+def test_the_command_runs_as_a_process(tiny_bundle, save_image, tmp_path):
+    image, out = save_image(tmp_path / "in" / "case.nii.gz"), tmp_path / "out"
+    result = _run("predict", "--bundle", tiny_bundle, "--output", out, image, tmp_path / "nowhere.nii", "--device=cpu")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    [line] = result.stderr.strip().splitlines()
+    assert line.startswith("error: ") and "nowhere.nii: there is no such file" in line
+    assert sorted(path.name for path in out.iterdir()) == ["case.nii.gz", "report.json"]

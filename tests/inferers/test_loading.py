@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from medsegdiff.errors import SpecError, WeightsError
+from medsegdiff.inferers.ensemble import EnsembleSegmenter
+from medsegdiff.inferers.loading import find_weights, load_network, resolve_device
+from medsegdiff.methods import RunSpec, build_segmenter, save_weights
+
+TINY = {"channels": [8, 8], "num_res_blocks": 0, "transformer": False}
+
+
+def _spec(method="recycling", **changes):
+    spec = RunSpec(
+        task="toy",
+        method=method,
+        size="small",
+        spatial_dims=2,
+        in_channels=1,
+        class_names=["background", "thing"],
+        roi_size=[8, 8],
+        options=TINY,
+    )
+    return spec.replace(**changes)
+
+
+def _write(path, spec):
+    path.parent.mkdir(exist_ok=True)
+    save_weights(build_segmenter(spec).state_dict(), spec, path)
+    return path
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    _write(tmp_path / "models" / "model.pt", _spec())
+    _write(tmp_path / "models" / "supervised.pt", _spec("supervised"))
+    (tmp_path / "models" / "stray.pt").touch()  # no specification: none of ours
+    return tmp_path
+
+
+def test_weights_sample_as_they_were_validated_unless_told_otherwise(tmp_path):
+    path = _write(tmp_path / "model.pt", _spec(sampler="ddim", sampler_options={"eta": 0.5}, steps=3, draws=2))
+    kept = load_network(path)
+    assert (kept.sampler, kept.sampler_options, kept.steps, kept.draws) == ("ddim", {"eta": 0.5}, 3, 2)
+    changed = load_network(path, sampler="ddpm", steps=4, draws=5, seed=6)
+    assert (changed.sampler, changed.sampler_options, changed.steps, changed.draws) == ("ddpm", {}, 4, 5)
+    assert changed.seed == 6 and not changed.training
+
+
+def test_several_weights_make_an_ensemble(bundle):
+    network = load_network(find_weights(bundle, ensemble=True), draws=2)
+    assert isinstance(network, EnsembleSegmenter)
+    assert [member.supervised for member in network.segmenters] == [False, True]
+    assert network(torch.randn(1, 1, 8, 8)).shape == (1, 2, 8, 8)
+
+
+def test_a_list_of_one_is_no_ensemble(bundle):
+    assert not isinstance(load_network([find_weights(bundle)]), EnsembleSegmenter)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [
+        ({}, "model.pt"),
+        ({"method": "recycling"}, "model.pt"),
+        ({"method": "supervised"}, "supervised.pt"),
+        ({"method": "supervised", "size": "small"}, "supervised.pt"),
+        ({"method": "diffusion"}, "model.pt"),
+        ({"size": "paper"}, "model.pt"),
+    ],
+)
+def test_a_method_finds_its_weights_where_there_are_any(bundle, wanted, name):
+    assert find_weights(bundle, **wanted) == str(bundle / "models" / name)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"method": "diffusion"}, WeightsError, "trained with method='recycling', but method='diffusion' is asked for"),
+        ({"method": "magic"}, SpecError, "method 'magic' does not exist; use one of supervised, diffusion, recycling"),
+        ({"size": "paper"}, WeightsError, "trained with size='small', but size='paper'"),
+        ({"size": "huge"}, SpecError, "size 'huge' does not exist; use one of small, paper"),
+        ({"sampler": "magic"}, SpecError, "no sampler 'magic'"),
+        ({"draws": 0}, SpecError, "draws is 0"),
+        ({"amp": "half"}, SpecError, "amp 'half' does not exist"),
+        ({"amp": "fp16"}, SpecError, "amp 'fp16' was asked for on a CPU"),
+        ({"device": "abacus"}, SpecError, "device 'abacus' cannot be used on this machine; use auto, cpu"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(bundle, options, kind, message):
+    with pytest.raises(kind, match=message):
+        load_network(find_weights(bundle), **options)
+
+
+def test_weights_that_are_missing_are_named(tmp_path):
+    with pytest.raises(WeightsError, match=r"model\.pt is no file; give the path of a model\.pt"):
+        load_network(find_weights(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [({"task": "cats"}, "task='cats'"), ({"class_names": ["background", "other"]}, "class_names=")],
+)
+def test_members_of_different_tasks_are_refused(bundle, other, message):
+    path = _write(bundle / "models" / "other.pt", _spec(**other))
+    with pytest.raises(SpecError, match=f"other.pt has {message}.*members of an ensemble must agree"):
+        load_network([find_weights(bundle), path])
+
+
+def test_an_ensemble_of_one_is_refused(tmp_path):
+    _write(tmp_path / "models" / "model.pt", _spec())
+    with pytest.raises(WeightsError, match="holds 1 weights files; an ensemble needs two or more"):
+        find_weights(tmp_path, ensemble=True)
+
+
+def test_auto_is_a_device_that_works():
+    torch.empty(1, device=resolve_device("auto"))
+    assert resolve_device(torch.device("cpu")).type == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused():
+    with pytest.raises(SpecError, match="device 'cuda' cannot be used on this machine"):
+        resolve_device("cuda")
