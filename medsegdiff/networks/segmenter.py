@@ -14,6 +14,7 @@ from medsegdiff.data.noise import SamplingNoise, case_names
 from medsegdiff.errors import DataError, SpecError
 from medsegdiff.networks.blocks.autocast import autocast
 from medsegdiff.networks.codec import MaskCodec
+from medsegdiff.networks.moments import RunningMoments
 from medsegdiff.networks.nets.denoiser import Denoiser
 from medsegdiff.networks.prediction import Prediction
 from medsegdiff.networks.schedulers.samplers import SamplerStep, get_sampler
@@ -238,7 +239,7 @@ class DiffusionSegmenter(nn.Module):
             if self.schedule is None:
                 return self._segment_once(image)
             condition = self.encode(image)
-            moments = _RunningMoments()
+            moments = RunningMoments()
             for first in range(0, self.draws, self.draws_per_batch):
                 draws = range(first, min(first + self.draws_per_batch, self.draws))
                 noise = SamplingNoise(
@@ -318,27 +319,6 @@ def _check_sampler(sampler: str, options: dict[str, float | str]) -> None:
         if name not in allowed:
             msg = f"sampler {sampler!r} has no option {name!r}; its options are {', '.join(allowed) or 'none'}"
             raise SpecError(msg)
-
-
-class _RunningMoments:
-    """Mean and variance of a stream of tensors in the memory of two (Welford 1962)."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = torch.empty(0)
-        self._squares = torch.empty(0)
-
-    def add(self, value: torch.Tensor) -> None:
-        self.count += 1
-        if self.count == 1:
-            self.mean, self._squares = value.clone(), torch.zeros_like(value)
-            return
-        delta = value - self.mean
-        self.mean += delta / self.count
-        self._squares += delta * (value - self.mean)
-
-    def variance(self) -> torch.Tensor:
-        return self._squares / max(self.count - 1, 1)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 from monai.bundle import ConfigWorkflow, run
+from monai.utils import set_determinism
 
 from medsegdiff.errors import DataError, find_user_error
 from medsegdiff.inferers.predictor import BundlePredictor
@@ -16,9 +17,12 @@ from medsegdiff.methods import RunSpec, build_segmenter, save_weights
 
 
 @pytest.fixture(autouse=True)
-def _keep_hooks(monkeypatch):
-    """`initialize` makes the process report user errors its way; not this process."""
+def _keep_process_settings(monkeypatch):
+    """A run changes the hook for errors, the import path and determinism of its process; not of this one."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    set_determinism(None)
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def _names(folder):
 @pytest.mark.parametrize("run_id", ["inferring", "run"])
 def test_a_run_writes_the_label_maps_that_predict_gives(bundle, images, tmp_path, run_id):
     options = {"bundle_root": str(bundle), "dataset_dir": str(images), "output_dir": str(tmp_path / "out")}
-    run(run_id, config_file=_config(bundle), device="cpu", amp="off", **options)
+    run(run_id, config_file=_config(bundle), device="cpu", amp="off", logging_file=False, **options)
     assert _names(tmp_path / "out") == ["a.nii.gz", "b.1.nii.gz"]
     predictor = BundlePredictor(bundle, device="cpu", amp="off")
     for name in _names(tmp_path / "out"):
@@ -74,7 +78,16 @@ def test_a_run_writes_the_label_maps_that_predict_gives(bundle, images, tmp_path
 
 def test_a_run_writes_maps_where_they_are_asked_for(bundle, images, tmp_path):
     options = {"bundle_root": str(bundle), "dataset_dir": str(images / "a.nii.gz"), "output_dir": str(tmp_path / "out")}
-    run("run", config_file=_config(bundle), device="cpu", probabilities=True, uncertainty=True, draws=2, **options)
+    run(
+        "run",
+        config_file=_config(bundle),
+        logging_file=False,
+        device="cpu",
+        probabilities=True,
+        uncertainty=True,
+        draws=2,
+        **options,
+    )
     kinds = ["a.nii.gz", "a_entropy.nii.gz", "a_probabilities.nii.gz", "a_variance.nii.gz"]
     assert _names(tmp_path / "out") == kinds
     prediction = BundlePredictor(bundle, device="cpu", draws=2).predict(images / "a.nii.gz")
@@ -109,7 +122,7 @@ def test_a_run_that_cannot_be_is_refused_before_it_starts(bundle, images, option
         **options,
     )
     workflow.initialize()
-    with pytest.raises(Exception, match="") as caught:
+    with pytest.raises(RuntimeError) as caught:
         workflow.run()
     error = find_user_error(caught.value)
     assert isinstance(error, DataError) and message in str(error)

@@ -46,7 +46,7 @@ def test_a_user_error_of_any_command_is_one_line(run, monkeypatch):
             msg = "steps is 0;\n  give at least 1"
             raise SpecError(msg)
         except SpecError as error:
-            raise RuntimeError("wrapped") from error
+            raise RuntimeError from error
 
     monkeypatch.setattr("medsegdiff.data.writer.make_folder", fail)
     result = run("predict", "a.nii", "--bundle", "b", "--output", "c")

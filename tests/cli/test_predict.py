@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from medsegdiff.data import writer
+from medsegdiff.inferers.predictor import BundlePredictor
 from medsegdiff.methods import RunSpec, build_segmenter, save_weights
 
 ROTATED = np.array([[0, -1, 0, 10], [0.8, 0, 0.6, -7], [0.6, 0, -0.8, 3], [0, 0, 0, 1.0]])
@@ -49,7 +50,7 @@ def test_maps_come_where_they_are_asked_for(predict, save_image, tmp_path):
     np.testing.assert_array_equal(label, probabilities.argmax(axis=-1))
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-4)
     assert entropy.shape == variance.shape == label.shape
-    assert 0 <= entropy.min() and entropy.max() <= 1 and variance.max() > 0
+    assert entropy.min() >= 0 and entropy.max() <= 1 and variance.max() > 0
 
 
 def test_the_report_tells_what_was_done(predict, save_image, tmp_path, tiny_bundle):
@@ -244,13 +245,11 @@ def test_when_writing_fails_nothing_of_the_case_is_left_and_the_rest_goes_on(
 def test_an_image_beyond_the_memory_is_reported_and_the_rest_goes_on(predict, save_image, tmp_path, monkeypatch):
     for name in ("a", "b"):
         save_image(tmp_path / "in" / f"{name}.nii.gz")
-    from medsegdiff.inferers.predictor import BundlePredictor
-
     original = BundlePredictor.predict
 
     def fail_for_a(self, path):
         if path.name.startswith("a"):
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            raise torch.cuda.OutOfMemoryError
         return original(self, path)
 
     monkeypatch.setattr(BundlePredictor, "predict", fail_for_a)
@@ -263,8 +262,6 @@ def test_an_image_beyond_the_memory_is_reported_and_the_rest_goes_on(predict, sa
 def test_an_interrupted_run_leaves_a_report_of_what_is_done(predict, save_image, tmp_path, monkeypatch):
     for name in ("a", "b"):
         save_image(tmp_path / "in" / f"{name}.nii.gz")
-    from medsegdiff.inferers.predictor import BundlePredictor
-
     original = BundlePredictor.predict
 
     def interrupt_at_b(self, path):
