@@ -6,7 +6,7 @@ import re
 
 
 def test_the_python_of_the_readme_runs(repository):
-    blocks = re.findall(r"```python\n(.*?)```", (repository / "README.md").read_text(), flags=re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (repository / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     assert blocks
     for block in blocks:
         names: dict[str, object] = {}
@@ -16,7 +16,7 @@ def test_the_python_of_the_readme_runs(repository):
 
 
 def test_the_files_that_the_readme_links_to_are_there(repository):
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", (repository / "README.md").read_text())
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", (repository / "README.md").read_text(encoding="utf-8"))
     assert links
     missing = [link for link in links if not (repository / link).exists()]
     assert not missing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -106,7 +107,7 @@ def _expand(inputs: Sequence[Path]) -> tuple[list[Path], list[dict[str, Any]]]:
     for path in inputs:
         try:
             for case in find_images(path):
-                cases.setdefault(case.resolve(), case)
+                cases.setdefault(Path(os.path.abspath(case)), case)
         except DataError as error:
             failures.append({"input": str(path), "status": "failed", "error": one_line(error)})
     return list(cases.values()), failures

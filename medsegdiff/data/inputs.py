@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def require_images(dataset_dir: str | Path | None, output_dir: str | Path) -> No
         raise DataError(msg)
     images = find_images(dataset_dir)
     unique_names(images)
-    if any(image.resolve().parent == Path(output_dir).resolve() for image in images):
+    if any(image.is_file() and image.parent.resolve() == Path(output_dir).resolve() for image in images):
         msg = f"{output_dir}: this is the folder of the images, which results would replace; name another --output_dir"
         raise DataError(msg)
 
@@ -90,13 +91,14 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
     Raises:
         DataError: two paths that no folder tells apart.
     """
-    resolved = [path.resolve() for path in paths]
+    # Links keep their own names: what they lead to is often called after its content (git-annex).
+    absolute = [Path(os.path.abspath(path)) for path in paths]
     depths = [0] * len(paths)
-    names = [case_name(path) for path in resolved]
+    names = [case_name(path) for path in absolute]
     while clashing := [index for index, name in enumerate(names) if names.count(name) > 1]:
         for index in clashing:
             depths[index] += 1
-            folders = resolved[index].parent.parts[1:]
+            folders = absolute[index].parent.parts[1:]
             if depths[index] > len(folders):
                 twins = [str(paths[other]) for other in clashing if names[other] == names[index]]
                 msg = (
@@ -104,7 +106,7 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
                     "rename one, or segment them into different folders"
                 )
                 raise DataError(msg)
-            names[index] = "_".join([*folders[-depths[index] :], case_name(resolved[index])])
+            names[index] = "_".join([*folders[-depths[index] :], case_name(absolute[index])])
     return names
 
 

@@ -151,7 +151,7 @@ def sampling_iteration(engine: Any, batch: dict[str, Any]) -> dict[str, Any]:
     engine.state.output = output
     engine.fire_event(IterationEvents.FORWARD_COMPLETED)
     engine.fire_event(IterationEvents.MODEL_COMPLETED)
-    return output
+    return engine.state.output  # taken apart and postprocessed by that event, as MONAI's handlers expect it
 
 
 def largest_variance(segmentation: Segmentation) -> torch.Tensor | None:

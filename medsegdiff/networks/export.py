@@ -21,7 +21,7 @@ class TraceableSampler(nn.Module):
 
     A generator inside a trace becomes a constant: every call would use the noise of the example. Sampler, steps and
     the size of the image are fixed by the trace; it takes one draw, and in full precision, whatever the segmenter does.
-    Weights are shared with the segmenter, later changes of how that samples are not.
+    Weights are shared with the segmenter, which is set to evaluation; later changes of how that samples are not.
 
     Args:
         segmenter: what to wrap; a supervised one takes the image alone.

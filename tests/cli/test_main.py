@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -12,9 +11,10 @@ from medsegdiff.cli import main as cli
 from medsegdiff.errors import SpecError
 
 
-def _run(*arguments, **environment):
+def _run(*arguments):
     command = [sys.executable, "-m", "medsegdiff.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
+    environment = {**os.environ, "PYTHONUTF8": "1"}
+    return subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
 
 
 def test_the_version_is_printed(run):
@@ -28,11 +28,12 @@ def test_help_does_not_load_what_it_does_not_need():
     assert result.stdout.strip() == "[]"
 
 
-def test_help_lists_the_commands_quickly():
-    started = time.process_time()
+def test_help_lists_the_commands_within_a_second_of_work():
+    before = os.times()
     result = _run("--help")
+    after = os.times()
     assert result.returncode == 0 and "predict" in result.stdout
-    assert time.process_time() - started < 1
+    assert after.children_user - before.children_user < 1
 
 
 @pytest.mark.parametrize("arguments", [("fly",), ("predict",), ("predict", "--steps", "many"), ("predict", "--fast")])

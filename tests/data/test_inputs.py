@@ -82,9 +82,22 @@ def test_a_run_needs_images_of_different_names_outside_of_the_results(tmp_path):
         require_images(tmp_path / "in", tmp_path / "out")
 
 
+def test_a_series_may_have_its_result_beside_it(tmp_path):
+    _dicom(tmp_path / "series" / "1.dcm")
+    require_images(tmp_path / "series", tmp_path)
+
+
 def test_names_are_those_of_the_files_unless_they_clash(tmp_path):
     paths = _touch(tmp_path, "p1/t1.nii.gz", "p2/t1.nii.gz", "p2/t2.mha")
     assert unique_names(paths) == ["p1_t1", "p2_t1", "t2"]
+
+
+def test_links_keep_their_own_names(tmp_path):
+    [target] = _touch(tmp_path, "objects/5d41402a.nii.gz")
+    links = [tmp_path / f"{name}.nii.gz" for name in ("a", "b")]
+    for link in links:
+        link.symlink_to(target)
+    assert unique_names(links) == ["a", "b"]
 
 
 def test_names_take_as_many_folders_as_they_need(tmp_path):

@@ -146,7 +146,11 @@ def test_the_averaged_network_can_make_the_first_pass(make_trainer):
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("diffusion", {"first_pass": "ema"}, "method 'diffusion' and an EMA; it needs one of recycling, recycling_next"),
+        (
+            "diffusion",
+            {"first_pass": "ema"},
+            "method 'diffusion' and an EMA; it needs one of recycling, recycling_next",
+        ),
         ("recycling", {"first_pass": "ema", "ema": False}, "method 'recycling' and no EMA"),
         ("recycling", {"first_pass": "average"}, "first_pass 'average' does not exist; use network or ema"),
         ("recycling", {"network_method": "supervised"}, "needs a network with a noise schedule, got a supervised"),
@@ -170,7 +174,7 @@ def test_an_unknown_method_is_refused_with_the_known_ones(make_trainer):
 def test_a_loss_that_is_not_finite_stops_training_before_the_weights_change(make_trainer):
     trainer = make_trainer(loss_function=lambda logits, label: logits.mean(dim=(1, 2, 3)) * float("nan"))
     before = weights_of(trainer.network)
-    with pytest.raises(MedSegDiffError, match="the loss became nan in epoch 1, iteration 1.*amp to off"):
+    with pytest.raises(MedSegDiffError, match=r"the loss became nan in epoch 1, iteration 1.*amp to off"):
         trainer.run()
     assert torch.equal(before, weights_of(trainer.network))
 

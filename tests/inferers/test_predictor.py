@@ -90,6 +90,14 @@ def test_labels_come_back_from_another_spacing(predictor, tmp_path, affine):
     np.testing.assert_allclose(result.probabilities.sum(axis=0), 1, atol=1e-4)
 
 
+def test_probabilities_come_back_by_linear_interpolation(threshold_bundle, tmp_path, monkeypatch, make_segmenter):
+    monkeypatch.setattr("medsegdiff.inferers.loading.load_segmenter", lambda *_a, **_o: make_segmenter(supervised=True))
+    path = _save(tmp_path / "a.nii.gz", _affine(spacing=(0.5, 0.5, 0.5)))
+    probabilities = BundlePredictor(threshold_bundle, device="cpu", amp="off").predict(path).probabilities
+    # The nearest of voxels twice as far apart would come back twice in a row.
+    assert (np.diff(probabilities[1], axis=0) == 0).mean() < 0.05
+
+
 def test_an_image_larger_than_a_window_is_segmented_by_windows(predictor, tmp_path):
     image = _blobs((60, 50, 55))
     result = predictor.predict(_save(tmp_path / "a.nii.gz", _affine(PERMUTED), image))

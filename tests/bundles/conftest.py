@@ -1,0 +1,95 @@
+"""Running a bundle inside the test process, small and without leaving traces."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.utils import set_determinism
+
+from medsegdiff.methods import build_segmenter, save_weights
+
+# A network, phantoms and a data list with which a bundle trains for a second or two.
+TINY: dict[str, Any] = {
+    "network_options": {"channels": [8, 8, 8], "num_res_blocks": 0, "num_heads": 2, "time_dim": 8},
+    "roi_size": [16, 16, 16],
+    "phantoms#shape": [16, 16, 16],
+    "datalists#num_phantoms": 8,
+    "epochs": 1,
+    "steps": 2,
+    "amp": "off",
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="session")
+def phantom_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where phantoms of this session are kept."""
+    return tmp_path_factory.mktemp("phantoms")
+
+
+@pytest.fixture(autouse=True)
+def _without_traces(monkeypatch: pytest.MonkeyPatch, phantom_cache: Path) -> Iterator[None]:
+    """Undo what a bundle does to the process: search path, hook for exceptions, determinism, folder of phantoms."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(tempfile, "tempdir", str(phantom_cache))
+    yield
+    set_determinism(None)
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    return dict(TINY)
+
+
+@pytest.fixture
+def run_bundle(tmp_path: Path) -> Callable[..., ConfigWorkflow]:
+    """Run the training of a bundle as `python -m monai.bundle run training` does; returns its workflow."""
+
+    def run(config_file: Path | list[Path], **overrides: Any) -> ConfigWorkflow:
+        files = config_file if isinstance(config_file, list) else [config_file]
+        workflow = ConfigWorkflow(
+            config_file=[str(file) for file in files],
+            logging_file=False,
+            run_id="training",
+            workflow_type="train",
+            **{**TINY, "ckpt_dir": str(tmp_path / "ckpt"), **overrides},
+        )
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+        return workflow
+
+    return run
+
+
+@pytest.fixture
+def tiny_bundle(repository: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of a bundle whose training configuration builds a tiny network, with random weights where asked."""
+
+    def make(name: str, *, weights: bool = False) -> Path:
+        folder = tmp_path / "bundles" / name
+        shutil.copytree(
+            repository / "bundles" / name, folder, ignore=shutil.ignore_patterns("models", "ckpt", "output")
+        )
+        (folder / "models").mkdir()
+        for file in (folder / "train.json", folder / "configs" / "train.json"):
+            config = json.loads(file.read_text())
+            config.update({key: value for key, value in TINY.items() if "#" not in key})
+            file.write_text(json.dumps(config))
+        if weights:
+            parser = ConfigParser()
+            parser.read_config(str(folder / "train.json"))
+            spec = parser.get_parsed_content("spec")
+            save_weights(build_segmenter(spec).state_dict(), spec, folder / "models" / "model.pt")
+        return folder
+
+    return make

@@ -1,0 +1,308 @@
+"""The bundle `hippocampus` keeps the contract of a MONAI bundle, and trains by every method."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow, load, verify_metadata, verify_net_in_out
+from monai.bundle.reference_resolver import ReferenceResolver
+
+import medsegdiff
+from medsegdiff.errors import USER_ERROR_EXIT_CODE, find_user_error
+from medsegdiff.methods import load_segmenter
+
+NAME = "hippocampus"
+METHODS = (
+    "supervised",
+    "diffusion",
+    "recycling",
+    "recycling_next",
+    "self_conditioning",
+    "self_conditioning_next",
+)
+COPIES = ("train.json", "metadata.json", "logging.conf")
+
+
+@pytest.fixture(scope="module")
+def bundle(repository) -> Path:
+    return repository / "bundles" / NAME
+
+
+@pytest.fixture(scope="module")
+def metadata(bundle) -> dict:
+    return json.loads((bundle / "metadata.json").read_text())
+
+
+def configs(repository: Path) -> list[Path]:
+    return sorted((repository / "bundles" / NAME).rglob("*.json"))
+
+
+def test_every_json_parses(repository):
+    for path in configs(repository):
+        json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_the_copy_in_the_root_is_the_one_in_configs(bundle, name):
+    assert (bundle / name).read_bytes() == (bundle / "configs" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [("train",), ("inference",), ("evaluate",), ("train", "multi_gpu_train")],
+    ids=lambda files: "+".join(files),
+)
+def test_every_reference_of_a_configuration_leads_somewhere(bundle, files):
+    parser = ConfigParser()
+    parser.read_config([str(bundle / "configs" / f"{name}.json") for name in files])
+    parser.parse(reset=True)
+    for name, item in parser.ref_resolver.items.items():
+        for reference in ReferenceResolver.find_refs_in_config(item.get_config(), name):
+            assert reference in parser.ref_resolver.items, f"{name} refers to {reference}"
+
+
+def test_the_metadata_keep_the_schema(bundle, tmp_path):
+    # With the file there, MONAI does not download the schema that the metadata name.
+    schema = tmp_path / "schema.json"
+    shutil.copy(Path(__file__).with_name("meta_schema.json"), schema)
+    verify_metadata(meta_file=str(bundle / "metadata.json"), filepath=str(schema))
+
+
+@pytest.mark.parametrize("missing", ["version", "network_data_format", "copyright"])
+def test_the_schema_sees_what_is_missing(metadata, tmp_path, missing):
+    schema, broken = tmp_path / "schema.json", tmp_path / "metadata.json"
+    shutil.copy(Path(__file__).with_name("meta_schema.json"), schema)
+    broken.write_text(json.dumps({key: value for key, value in metadata.items() if key != missing}))
+    with pytest.raises(ValueError, match=missing):
+        verify_metadata(meta_file=str(broken), filepath=str(schema))
+
+
+def test_the_metadata_agree_with_the_package_and_the_configuration(bundle, metadata):
+    config = json.loads((bundle / "train.json").read_text())
+    assert metadata["name"] == NAME
+    assert metadata["version"] in metadata["changelog"]
+    assert metadata["required_packages_version"]["medsegdiff"] == medsegdiff.__version__
+    image, pred = (
+        metadata["network_data_format"][side][key] for side, key in (("inputs", "image"), ("outputs", "pred"))
+    )
+    assert image["num_channels"] == config["spec"]["in_channels"]
+    assert image["spatial_shape"] == config["roi_size"]
+    assert list(pred["channel_def"].values()) == config["class_names"]
+
+
+@pytest.mark.parametrize("config", ["train"])
+@pytest.mark.parametrize("method", ["supervised", "recycling"])
+def test_the_network_takes_and_gives_what_the_metadata_say(bundle, tiny, config, method):
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(bundle / "metadata.json"),
+        config_file=str(bundle / "configs" / f"{config}.json"),
+        device="cpu",
+        network_options=tiny["network_options"],
+        amp="off",
+        steps=2,
+        method=method,
+    )
+
+
+def test_it_loads_with_its_weights(tiny_bundle, monkeypatch):
+    folder = tiny_bundle(NAME, weights=True)
+    expected = torch.load(folder / "models" / "model.pt", weights_only=True)
+    network = load(NAME, bundle_dir=str(folder.parent), workflow_type="train", device="cpu")
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, expected[key].to(value.dtype)), key
+
+    monkeypatch.chdir(folder)  # the bundle in the working folder is the one that is meant
+    ready = load(NAME, bundle_dir=str(folder.parent), workflow_type="inference", device="cpu")
+    ready.amp = "off"
+    image = torch.randn(1, 1, 16, 16, 16)
+    probabilities = ready(image)
+    assert probabilities.shape == (1, 3, 16, 16, 16)
+    torch.testing.assert_close(probabilities, network.eval()(image), rtol=0, atol=1e-6)
+
+
+def test_the_shipped_weights_load_and_fit_into_the_repository(bundle):
+    path = bundle / "models" / "model.pt"
+    if not path.is_file():
+        pytest.skip(f"no weights at {path}; train and copy model.pt and model.json there")
+    for file in path.parent.glob("*.pt"):
+        assert file.stat().st_size < 25e6, file
+        load_segmenter(file)
+    network = load(NAME, bundle_dir=str(bundle.parent), workflow_type="train", device="cpu")
+    state = torch.load(path, weights_only=True)
+    assert network.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[key].to(value.dtype)) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["train", "inference"])
+def test_the_properties_are_where_monai_looks_for_them(tiny_bundle, tiny, tmp_path, kind):
+    folder = tiny_bundle(NAME, weights=True)
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4)), tmp_path / "image.nii.gz")
+    overrides = {
+        "train": {**tiny, "ckpt_dir": str(tmp_path / "ckpt")},
+        "inference": {"dataset_dir": str(tmp_path), "device": "cpu"},
+    }
+    workflow = ConfigWorkflow(
+        config_file=str(folder / "configs" / f"{kind}.json"),
+        logging_file=False,
+        workflow_type=kind,
+        bundle_root=str(folder),
+        **overrides[kind],
+    )
+    workflow.initialize()
+    # Required ones that are missing, and optional ones under another id.
+    assert workflow.check_properties() == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_validates_and_writes_a_checkpoint(bundle, run_bundle, tmp_path, method):
+    shipped = sorted((bundle / "models").iterdir())
+    workflow = run_bundle(bundle / "train.json", method=method)
+    run_dir = tmp_path / "ckpt" / f"{method}-small"
+    assert {"checkpoint.pt", "model.pt", "model.json", "events"} == {path.name for path in run_dir.iterdir()}
+    state = torch.load(run_dir / "checkpoint.pt", weights_only=True)
+    assert (state["epoch"], state["iteration"]) == (1, 2)
+    assert state["spec"]["method"] == method
+    assert state["spec"]["split"] == "phantoms"
+    assert 0 <= state["objects"]["validation"]["best"]["ddpm"] <= 1
+    network = load_segmenter(run_dir / "model.pt", method=method, task=NAME)
+    assert network.supervised == (method == "supervised")
+    assert sorted((bundle / "models").iterdir()) == shipped
+    assert workflow.trainer.state.epoch == 1
+
+
+def test_it_is_the_averaged_network_that_is_validated_and_kept(bundle, run_bundle, tmp_path):
+    workflow = run_bundle(bundle / "train.json", epochs=2, learning_rate=0.1)
+    average = workflow.parser.get_parsed_content("ema").module
+    assert workflow.evaluator.network is average
+    assert workflow.trainer.segmenter is not average
+    kept = load_segmenter(tmp_path / "ckpt" / "recycling-small" / "model.pt")
+    state = torch.load(tmp_path / "ckpt" / "recycling-small" / "checkpoint.pt", weights_only=True)
+    if state["objects"]["validation"]["best"]["ddpm"] == workflow.evaluator.state.metrics["val_mean_dice"]:
+        for key, value in kept.state_dict().items():
+            torch.testing.assert_close(value, average.state_dict()[key].half().float())
+    assert any(
+        not torch.equal(value, workflow.trainer.segmenter.state_dict()[key])
+        for key, value in average.state_dict().items()
+    )
+
+
+def test_a_run_is_resumed_from_the_command(bundle, run_bundle, tmp_path):
+    run_bundle(bundle / "train.json", epochs=1)
+    workflow = run_bundle(bundle / "train.json", epochs=2, resume="true")
+    state = torch.load(tmp_path / "ckpt" / "recycling-small" / "checkpoint.pt", weights_only=True)
+    assert state["epoch"] == 2
+    assert workflow.trainer.state.iteration == 4
+
+
+def test_further_samplers_and_the_early_stop_are_a_setting_away(bundle, run_bundle, tmp_path):
+    run_bundle(bundle / "train.json", val_samplers=["ddim"], patience=1, first_pass="ema", accumulation_steps=2)
+    names = {path.name for path in (tmp_path / "ckpt" / "recycling-small").glob("model*")}
+    assert names == {"model.pt", "model.json", "model_ddim.pt", "model_ddim.json"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"dataset_dir": "{tmp}/missing"}, "there is no such folder"),
+        ({"dataset_dir": "{tmp}"}, "got no pair of image and label"),
+        ({"method": "guess"}, "method 'guess' does not exist; use one of supervised, diffusion, recycling"),
+        ({"size": "huge"}, "size 'huge' does not exist"),
+        ({"amp": "fp16"}, "amp 'fp16' was asked for on a CPU"),
+        ({"ckpt_dir": "{tmp}/file/ckpt"}, "results cannot be written there"),
+        ({"time_sampler": "often"}, "time sampler 'often' does not exist"),
+        ({"network_options": {"width": 3}}, "do not fit the recycling U-Net"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_mistake_is_one_line_and_exit_code_2(bundle, run_bundle, tmp_path, capsys, overrides, message):
+    (tmp_path / "file").write_text("")
+    filled = {k: v.format(tmp=tmp_path) if isinstance(v, str) else v for k, v in overrides.items()}
+    with pytest.raises(Exception) as caught:  # noqa: PT011  MONAI wraps the error into others
+        run_bundle(bundle / "train.json", **filled)
+    assert message in str(find_user_error(caught.value))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        sys.excepthook(caught.type, caught.value, caught.tb)  # what the interpreter would do now
+    assert exit_.value.code == USER_ERROR_EXIT_CODE
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    # Nothing is written before the settings are known to be good; TensorBoard's file alone comes with the trainer.
+    files = [path.name for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith("events.")]
+    assert files == ["file"]
+
+
+@pytest.mark.slow
+def test_the_command_refuses_an_unknown_method(repository, tmp_path):
+    result = run_module(
+        repository,
+        ["monai.bundle", "run", "training", "--config_file", f"bundles/{NAME}/train.json"]
+        + ["--ckpt_dir", str(tmp_path), "--method", "guess"],
+    )
+    assert result.returncode == USER_ERROR_EXIT_CODE
+    errors = [line for line in result.stderr.splitlines() if "guess" in line]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: method 'guess' does not exist; use one of supervised, diffusion, recycling,")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(repository, bundle, run_bundle, tmp_path, tiny, phantom_cache):
+    # Plain gradient descent: Adam makes steps of full size from gradients that are nothing but rounding.
+    overrides = {
+        **tiny,
+        "datalists#num_phantoms": 20,
+        "epochs": 2,
+        "patience": 3,
+        "optimizer": {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 0.01},
+    }
+    config = tmp_path / "tiny.json"
+    config.write_text(json.dumps({key: value for key, value in overrides.items() if key != "device"}))
+    files = [bundle / "train.json", bundle / "configs" / "multi_gpu_train.json", config]
+    result = run_module(
+        repository,
+        ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+        + ["monai.bundle", "run", "training", "--config_file", str([str(file) for file in files])]
+        + ["--device", "cpu", "--batch_size", "2", "--ckpt_dir", str(tmp_path / "two")],
+        TMPDIR=str(phantom_cache),
+    )
+    assert result.returncode == 0, result.stderr
+    run_bundle(bundle / "train.json", **overrides, batch_size=4, ckpt_dir=str(tmp_path / "one"))
+
+    one, two = (
+        torch.load(tmp_path / n / "recycling-small" / "checkpoint.pt", weights_only=True) for n in ("one", "two")
+    )
+    assert (one["epoch"], one["iteration"]) == (two["epoch"], two["iteration"]) == (2, 6)
+    for name in ("network", "ema", "time_sampler"):
+        for key, value in one["objects"][name].items():
+            torch.testing.assert_close(two["objects"][name][key], value, rtol=1e-5, atol=1e-6)
+    assert two["objects"]["validation"]["best"] == pytest.approx(one["objects"]["validation"]["best"], abs=1e-4)
+    assert (
+        two["objects"]["validation"]["early_stop"]["counter"] == one["objects"]["validation"]["early_stop"]["counter"]
+    )
+    # Only the first process logs and draws.
+    assert result.stdout.count("epoch 2 of 2: val_mean_dice") == 1
+    writers = {path.name.split(".")[-2] for path in (tmp_path / "two").rglob("events.out*")}
+    assert len(writers) == 1
+
+
+def run_module(repository: Path, arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    """`python -m …` in the repository."""
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=repository,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
