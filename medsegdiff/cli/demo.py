@@ -85,7 +85,7 @@ def draw_panels(panels: list[tuple[str, Any, Any, Any, Any]], path: Path) -> Non
     axes = figure.subplots(len(panels), len(columns), squeeze=False)
     for row, (name, image, truth, prediction, entropy) in zip(axes, panels, strict=True):
         z = int((truth > 0).sum(axis=(0, 1)).argmax())
-        views = (
+        views: tuple[tuple[Any, dict[str, Any]], ...] = (
             (image[..., z], {"cmap": "gray"}),
             (truth[..., z], {"cmap": "viridis", "vmin": 0, "interpolation": "nearest"}),
             (prediction[..., z], {"cmap": "viridis", "vmin": 0, "vmax": truth.max(), "interpolation": "nearest"}),

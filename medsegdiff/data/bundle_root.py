@@ -50,7 +50,7 @@ def _is_bundle(folder: Path, task: str) -> bool:
 
 
 def _config_folders(arguments: Sequence[str]) -> list[Path]:
-    """The folders of the files behind --config_file, each followed by its parent where it is named configs."""
+    """The folders of the files behind --config_file; of a folder named configs, the one that holds it."""
     folders = []
     for position, argument in enumerate(arguments):
         name, _, value = argument.partition("=")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
+
+from medsegdiff.data.reading import case_name
 
 NoiseSource = Callable[[int], torch.Tensor]
 
@@ -109,7 +110,7 @@ def case_names(image: torch.Tensor) -> list[str]:
     if isinstance(files, str):
         files = [files]
     if files is not None and len(files) == len(image):
-        return [Path(str(file)).name.split(".nii")[0] for file in files]
+        return [case_name(str(file)) for file in files]
     return [
         hashlib.blake2b(one.detach().float().cpu().contiguous().numpy().tobytes(), digest_size=8).hexdigest()
         for one in torch.unbind(torch.as_tensor(image), 0)

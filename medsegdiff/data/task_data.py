@@ -24,6 +24,7 @@ def task_datalists(
     split_file: str | None = None,
     fold: int | None = None,
     seed: int = 0,
+    required: Sequence[str] = ("training", "validation"),
 ) -> dict[str, list[dict[str, Any]]]:
     """The cases of a task by part, each `{"image": …, "label": …, "case": …}`, checked before anything is trained.
 
@@ -34,12 +35,13 @@ def task_datalists(
         split_file: which case belongs to which part, see `msd_datalist`; not used for phantoms.
         fold: which fold is the test split, see `msd_datalist`.
         seed: of the phantoms and of a split without a file.
+        required: parts that must hold at least one case.
 
     Returns:
         {"training": […], "validation": […], "test": […]}.
 
     Raises:
-        DataError: no usable folder, or cases that are unfit for training.
+        DataError: no usable folder, a required part without cases, or cases that are unfit for training.
     """
     if dataset_dir is None:
         folder = phantom_folder(phantoms, cases=num_phantoms, seed=seed)
@@ -48,6 +50,13 @@ def task_datalists(
         )
         return msd_datalist(folder, seed=seed)
     lists = msd_datalist(dataset_dir, split_file=split_file, fold=fold, seed=seed)
+    for part in required:
+        if not lists[part]:
+            msg = (
+                f"{dataset_dir} has no case of the part {part!r} by {split_file or 'its split'}; "
+                "give --split_file another file, or null for a split by the seed"
+            )
+            raise DataError(msg)
     check_cases([item for part in PARTS for item in lists[part]], phantoms)
     return lists
 
@@ -89,7 +98,13 @@ def evaluation_cases(
             check_cases(cases, phantoms)
             return cases
     lists = task_datalists(
-        dataset_dir, phantoms=phantoms, num_phantoms=num_phantoms, split_file=split_file, fold=fold, seed=seed
+        dataset_dir,
+        phantoms=phantoms,
+        num_phantoms=num_phantoms,
+        split_file=split_file,
+        fold=fold,
+        seed=seed,
+        required=(),
     )
     chosen = [item for name in PARTS for item in lists[name]] if part == "all" else lists[part or "test"]
     if not chosen:

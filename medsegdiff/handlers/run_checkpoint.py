@@ -124,8 +124,8 @@ class RunCheckpoint:
         epoch, iteration = state["epoch"], state["iteration"]
         if epoch_length is not None and iteration != epoch * epoch_length:
             msg = (
-                f"{self.path} is of a run with {iteration // max(epoch, 1)} iterations an epoch, this one has {epoch_length}; "
-                "resume with the data and batch size of the first run, or choose another --ckpt_dir"
+                f"{self.path} is of a run with {iteration // max(epoch, 1)} iterations an epoch, this one has "
+                f"{epoch_length}; resume with the data and batch size of the first run, or choose another --ckpt_dir"
             )
             raise SpecError(msg)
 

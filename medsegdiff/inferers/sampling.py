@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
-from monai.data import MetaTensor
 from monai.engines.utils import IterationEvents
 from monai.inferers import Inferer, SlidingWindowInferer
 from monai.utils import fall_back_tuple
 from monai.utils.enums import CommonKeys as Keys
 
+from medsegdiff.data.metadata import like_inputs
 from medsegdiff.data.noise import case_names
 from medsegdiff.networks.segmenter import Segmentation, StepCallback
 
@@ -160,14 +160,6 @@ def largest_variance(segmentation: Segmentation) -> torch.Tensor | None:
     With two classes this is the variance of the foreground's probability.
     """
     return segmentation.variance.amax(dim=1, keepdim=True) if segmentation.draws > 1 else None
-
-
-def like_inputs(result: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-    """`result` with the metadata of `inputs`: without them MONAI's `Invertd` leaves it on the network's grid."""
-    if not isinstance(inputs, MetaTensor):
-        return result
-    wrapped = MetaTensor(result)
-    return wrapped.copy_meta_from(inputs)
 
 
 def _unwrapped(network: Callable[..., Any]) -> Any:

@@ -69,10 +69,10 @@ class RunSpec:
         if self.size not in SIZES:
             msg = f"size {self.size!r} does not exist; use one of {', '.join(SIZES)}"
             raise SpecError(msg)
-        if self.spatial_dims not in (2, 3) or len(self.roi_size) != self.spatial_dims:
+        if self.spatial_dims not in (2, 3) or len(self.roi_size) != self.spatial_dims or min(self.roi_size) < 1:
             msg = (
                 f"got spatial_dims={self.spatial_dims} with roi_size={self.roi_size}; "
-                "allowed are 2 or 3 with as many sizes"
+                "allowed are 2 or 3 with as many sizes of at least 1"
             )
             raise SpecError(msg)
         if self.in_channels < 1 or len(self.class_names) < 2:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from medsegdiff.data.metadata import like_inputs
 from medsegdiff.data.noise import SamplingNoise, case_names
 from medsegdiff.errors import DataError, SpecError
 from medsegdiff.networks.blocks.autocast import autocast
@@ -175,14 +176,15 @@ class DiffusionSegmenter(nn.Module):
             z: for networks with a latent.
 
         Returns:
-            Class probabilities (B, K, *S), without gradient; with x_t, the denoiser's raw output, with gradient.
+            Class probabilities (B, K, *S), without gradient and with the metadata of `image`; with x_t, the denoiser's
+            raw output, with gradient.
         """
         if (x_t is None) != (timesteps is None):
             got = "timesteps without x_t" if x_t is None else "x_t without timesteps"
             msg = f"forward got {got}; give both to denoise, neither to segment"
             raise SpecError(msg)
         if x_t is None:
-            return self.sample(image).probabilities
+            return like_inputs(self.sample(image).probabilities, image)
         with autocast(image.device, self.amp):
             return self.denoiser(x_t, timesteps, self.denoiser.encode(image), x0_prev, z)
 
@@ -228,8 +230,14 @@ class DiffusionSegmenter(nn.Module):
         Raises:
             DataError: the number of channels or of axes is not what the network takes, or there is not one case name
                 for each image.
+            SpecError: a window without `cases`.
         """
         self._check_image(image)
+        if window is not None and cases is None:
+            msg = (
+                "got a window without the case it is cut from; give cases: windows of an image share its noise"
+            )
+            raise SpecError(msg)
         names = case_names(image) if cases is None else list(cases)
         if len(names) != len(image):
             msg = f"got {len(names)} case names for {len(image)} images; give one for each, or none"

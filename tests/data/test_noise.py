@@ -124,7 +124,7 @@ def test_the_global_random_state_plays_no_part():
     ("files", "names"),
     [
         (["/data/case_1.nii.gz", "/data/case_2.nii"], ["case_1", "case_2"]),
-        (["a/scan.mha", "b.dcm"], ["scan.mha", "b.dcm"]),
+        (["a/scan.mha", "b.dcm"], ["scan", "b.dcm"]),
     ],
 )
 def test_a_case_is_named_by_its_file(files, names):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from medsegdiff.errors import SpecError
 from medsegdiff.networks.segmenter import DiffusionSegmenter, SegmenterStep
 
 both_dims = pytest.mark.parametrize("dims", [2, 3])
@@ -194,3 +195,9 @@ def test_given_noises_are_what_sampling_uses(make_segmenter):
     assert torch.equal(first, segmenter.run_sampler(condition, x_T, lambda n: noises[n]))
     assert not torch.equal(first, segmenter.run_sampler(condition, -x_T, lambda n: noises[n]))
     assert not torch.equal(first, segmenter.run_sampler(condition, x_T, lambda n: -noises[n]))
+
+
+def test_a_window_without_the_name_of_its_image_is_refused(make_segmenter):
+    window = (slice(0, 4), slice(0, 4))
+    with pytest.raises(SpecError, match="window without the case it is cut from; give cases"):
+        make_segmenter().sample(torch.randn(1, 3, 4, 4), full_size=(6, 6), window=window)

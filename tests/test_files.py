@@ -1,0 +1,59 @@
+"""Files appear whole, or not at all."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from medsegdiff.errors import DataError
+from medsegdiff.files import written_whole
+
+
+def test_the_file_appears_at_the_end_of_the_block(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    with written_whole(path, advice="…") as partial:
+        partial.write_text("whole")
+        assert not path.exists()
+        assert partial.parent == path.parent
+    assert path.read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), DataError),
+        (RuntimeError("unexpected pos 704 vs 598"), DataError),
+        (KeyError("defect"), KeyError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_a_failure_leaves_what_was_there(tmp_path, failure, raised):
+    path = tmp_path / "file.txt"
+    path.write_text("before")
+
+    def write_half() -> None:
+        with written_whole(path, advice="free space") as partial:
+            partial.write_text("ha")
+            raise failure
+
+    with pytest.raises(raised) as caught:
+        write_half()
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+    if raised is DataError:
+        assert str(caught.value).startswith(f"{path} cannot be written (")
+        assert str(caught.value).endswith("; free space")
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    def write() -> None:
+        with written_whole(tmp_path / "file" / "deeper.txt", advice="choose another folder") as partial:
+            partial.write_text("")
+
+    with pytest.raises(DataError, match=r"deeper\.txt cannot be written .*; choose another folder"):
+        write()
