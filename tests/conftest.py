@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from medsegdiff.methods import RunSpec, build_segmenter, save_weights
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -110,3 +113,24 @@ def make_trainer(training_items: Callable[..., list[dict[str, Any]]]) -> Callabl
         return trainer
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """The hippocampus bundle with small recycling and supervised networks that sample in two steps."""
+    bundle = tmp_path_factory.mktemp("bundles") / "hippocampus"
+    shutil.copytree(repository / "bundles" / "hippocampus" / "configs", bundle / "configs")
+    for file, method in (("model.pt", "recycling"), ("supervised.pt", "supervised")):
+        spec = RunSpec(
+            task="hippocampus",
+            method=method,
+            size="small",
+            spatial_dims=3,
+            in_channels=1,
+            class_names=["background", "anterior", "posterior"],
+            roi_size=[48, 64, 48],
+            options={"channels": [4, 4, 4], "num_res_blocks": 0, "transformer": False, "norm": "instance"},
+            steps=2,
+        )
+        save_weights(build_segmenter(spec).state_dict(), spec, bundle / "models" / file)
+    return bundle

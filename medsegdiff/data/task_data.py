@@ -54,7 +54,7 @@ def task_datalists(
         if not lists[part]:
             msg = (
                 f"{dataset_dir} has no case of the part {part!r} by {split_file or 'its split'}; "
-                "give --split_file another file, or null for a split by the seed"
+                "give --split_file one that names cases of this folder for it"
             )
             raise DataError(msg)
     check_cases([item for part in PARTS for item in lists[part]], phantoms)

@@ -64,7 +64,7 @@ class SamplerValidation:
         for name in samplers:
             get_sampler(name)
         if patience is not None and patience < 1:
-            msg = f"patience is {patience}; give at least 1 validation, or null for no early stop"
+            msg = f"patience is {patience}; give at least 1 validation, or leave it out for no early stop"
             raise SpecError(msg)
         if samplers and (network.supervised or spec.sampler in samplers):
             msg = (

@@ -234,9 +234,7 @@ class DiffusionSegmenter(nn.Module):
         """
         self._check_image(image)
         if window is not None and cases is None:
-            msg = (
-                "got a window without the case it is cut from; give cases: windows of an image share its noise"
-            )
+            msg = "got a window without the case it is cut from; give cases: windows of an image share its noise"
             raise SpecError(msg)
         names = case_names(image) if cases is None else list(cases)
         if len(names) != len(image):

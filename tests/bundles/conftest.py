@@ -72,7 +72,7 @@ def run_bundle(tmp_path: Path) -> Callable[..., ConfigWorkflow]:
 
 
 @pytest.fixture
-def tiny_bundle(repository: Path, tmp_path: Path) -> Callable[..., Path]:
+def make_tiny_bundle(repository: Path, tmp_path: Path) -> Callable[..., Path]:
     """A copy of a bundle whose training configuration builds a tiny network, with random weights where asked."""
 
     def make(name: str, *, weights: bool = False) -> Path:

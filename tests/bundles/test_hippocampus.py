@@ -114,8 +114,8 @@ def test_the_network_takes_and_gives_what_the_metadata_say(bundle, tiny, config,
     )
 
 
-def test_it_loads_with_its_weights(tiny_bundle, monkeypatch):
-    folder = tiny_bundle(NAME, weights=True)
+def test_it_loads_with_its_weights(make_tiny_bundle, monkeypatch):
+    folder = make_tiny_bundle(NAME, weights=True)
     expected = torch.load(folder / "models" / "model.pt", weights_only=True)
     network = load(NAME, bundle_dir=str(folder.parent), workflow_type="train", device="cpu")
     for key, value in network.state_dict().items():
@@ -144,8 +144,8 @@ def test_the_shipped_weights_load_and_fit_into_the_repository(bundle):
 
 
 @pytest.mark.parametrize("kind", ["train", "inference"])
-def test_the_properties_are_where_monai_looks_for_them(tiny_bundle, tiny, tmp_path, kind):
-    folder = tiny_bundle(NAME, weights=True)
+def test_the_properties_are_where_monai_looks_for_them(make_tiny_bundle, tiny, tmp_path, kind):
+    folder = make_tiny_bundle(NAME, weights=True)
     nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4)), tmp_path / "image.nii.gz")
     overrides = {
         "train": {**tiny, "ckpt_dir": str(tmp_path / "ckpt")},
@@ -242,12 +242,20 @@ def test_a_mistake_is_one_line_and_exit_code_2(bundle, run_bundle, tmp_path, cap
     assert files == ["file"]
 
 
+def test_processes_share_out_the_validation(bundle):
+    parser = ConfigParser()
+    parser.read_config([str(bundle / "configs" / f"{name}.json") for name in ("train", "multi_gpu_train")])
+    assert parser["validate#dataloader#sampler"] == "@validate#sampler"
+    # No case twice: it would count twice in the mean.
+    assert parser["validate#sampler#even_divisible"] is False
+
+
 @pytest.mark.slow
 def test_the_command_refuses_an_unknown_method(repository, tmp_path):
     result = run_module(
         repository,
-        ["monai.bundle", "run", "training", "--config_file", f"bundles/{NAME}/train.json"]
-        + ["--ckpt_dir", str(tmp_path), "--method", "guess"],
+        *("monai.bundle", "run", "training", "--config_file", f"bundles/{NAME}/train.json"),
+        *("--ckpt_dir", str(tmp_path), "--method", "guess"),
     )
     assert result.returncode == USER_ERROR_EXIT_CODE
     errors = [line for line in result.stderr.splitlines() if "guess" in line]
@@ -261,7 +269,7 @@ def test_two_processes_train_as_one(repository, bundle, run_bundle, tmp_path, ti
     # Plain gradient descent: Adam makes steps of full size from gradients that are nothing but rounding.
     overrides = {
         **tiny,
-        "datalists#num_phantoms": 20,
+        "datalists#num_phantoms": 21,  # 15 for training, which divide neither by the processes nor by the batch
         "epochs": 2,
         "patience": 3,
         "optimizer": {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 0.01},
@@ -271,9 +279,9 @@ def test_two_processes_train_as_one(repository, bundle, run_bundle, tmp_path, ti
     files = [bundle / "train.json", bundle / "configs" / "multi_gpu_train.json", config]
     result = run_module(
         repository,
-        ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-        + ["monai.bundle", "run", "training", "--config_file", str([str(file) for file in files])]
-        + ["--device", "cpu", "--batch_size", "2", "--ckpt_dir", str(tmp_path / "two")],
+        *("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"),
+        *("monai.bundle", "run", "training", "--config_file", str([str(file) for file in files])),
+        *("--device", "cpu", "--batch_size", "2", "--ckpt_dir", str(tmp_path / "two")),
         TMPDIR=str(phantom_cache),
     )
     assert result.returncode == 0, result.stderr
@@ -296,7 +304,7 @@ def test_two_processes_train_as_one(repository, bundle, run_bundle, tmp_path, ti
     assert len(writers) == 1
 
 
-def run_module(repository: Path, arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+def run_module(repository: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """`python -m …` in the repository."""
     return subprocess.run(
         [sys.executable, "-m", *arguments],

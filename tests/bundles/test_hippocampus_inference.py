@@ -13,7 +13,6 @@ from monai.utils import set_determinism
 
 from medsegdiff.errors import DataError, find_user_error
 from medsegdiff.inferers.predictor import BundlePredictor
-from medsegdiff.methods import RunSpec, build_segmenter, save_weights
 
 
 @pytest.fixture(autouse=True)
@@ -26,22 +25,8 @@ def _keep_process_settings(monkeypatch):
 
 
 @pytest.fixture
-def bundle(tmp_path, repository):
-    shutil.copytree(repository / "bundles" / "hippocampus" / "configs", tmp_path / "hippocampus" / "configs")
-    for file, method in (("model.pt", "recycling"), ("supervised.pt", "supervised")):
-        spec = RunSpec(
-            task="hippocampus",
-            method=method,
-            size="small",
-            spatial_dims=3,
-            in_channels=1,
-            class_names=["background", "anterior", "posterior"],
-            roi_size=[48, 64, 48],
-            options={"channels": [4, 4, 4], "num_res_blocks": 0, "transformer": False, "norm": "instance"},
-            steps=2,
-        )
-        save_weights(build_segmenter(spec).state_dict(), spec, tmp_path / "hippocampus" / "models" / file)
-    return tmp_path / "hippocampus"
+def bundle(tmp_path, tiny_bundle):
+    return shutil.copytree(tiny_bundle, tmp_path / "hippocampus")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import nibabel
@@ -11,30 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from medsegdiff.cli.main import app
-from medsegdiff.methods import RunSpec, build_segmenter, save_weights
 
 SHAPE = (10, 9, 8)
-
-
-@pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
-    """The hippocampus bundle with small recycling and supervised networks that sample in two steps."""
-    bundle = tmp_path_factory.mktemp("bundles") / "hippocampus"
-    shutil.copytree(repository / "bundles" / "hippocampus" / "configs", bundle / "configs")
-    for file, method in (("model.pt", "recycling"), ("supervised.pt", "supervised")):
-        spec = RunSpec(
-            task="hippocampus",
-            method=method,
-            size="small",
-            spatial_dims=3,
-            in_channels=1,
-            class_names=["background", "anterior", "posterior"],
-            roi_size=[48, 64, 48],
-            options={"channels": [4, 4, 4], "num_res_blocks": 0, "transformer": False, "norm": "instance"},
-            steps=2,
-        )
-        save_weights(build_segmenter(spec).state_dict(), spec, bundle / "models" / file)
-    return bundle
 
 
 @pytest.fixture

@@ -122,9 +122,7 @@ def test_a_split_that_leaves_nothing_to_train_on_is_refused(folder, names, tmp_p
     split = {"training": names[:5], "validation": names[5:6], "test": names[6:]}
     split[empty] = ["not_here"]
     write_split(tmp_path / "split.json", split)
-    with pytest.raises(
-        DataError, match=f"no case of the part {empty!r} by .*split.json; give --split_file another file"
-    ):
+    with pytest.raises(DataError, match=f"no case of the part {empty!r} by .*; give --split_file one"):
         task_datalists(str(folder), phantoms=TASK, split_file=str(tmp_path / "split.json"))
 
 
