@@ -130,14 +130,19 @@ def read(path):
 )
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(make_run, tmp_path, settings):
     settings["epochs"] = EPOCHS
-    make_run(tmp_path / "whole", **settings).run()
+    whole = make_run(tmp_path / "whole", **settings)
+    whole.run()
 
     first = make_run(tmp_path / "parts", **settings)
     kill_in_epoch(first, 3)
     with pytest.raises(Killed):
         first.run()
     assert read(tmp_path / "parts" / CHECKPOINT_NAME)["epoch"] == 2
-    make_run(tmp_path / "parts", resume=True, **settings).run()
+    second = make_run(tmp_path / "parts", resume=True, **settings)
+    second.run()
+    for trainer in (whole, first, second):
+        # Ends the loader's processes; left to the garbage collector each would be waited for, five seconds long.
+        trainer.data_loader._iterator = None
 
     states = [read(tmp_path / folder / CHECKPOINT_NAME) for folder in ("whole", "parts")]
     assert {"network", "optimizer", "lr_scheduler", "ema", "time_sampler", "validation"} <= set(states[0]["objects"])
