@@ -7,8 +7,11 @@ and keeps its traceback.
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
+from typing import Any
 
 USER_ERROR_EXIT_CODE = 2
 
@@ -27,6 +30,28 @@ class DataError(MedSegDiffError):
 
 class WeightsError(MedSegDiffError):
     """Weights that do not belong to the network they are loaded into."""
+
+
+def check_options(
+    function: Callable[..., Any], options: Iterable[str], owner: str, *, leave_out: Sequence[str] = ()
+) -> None:
+    """Make sure that a function has keyword-only arguments of these names.
+
+    Args:
+        function: what the options go to; its keyword-only arguments are what is allowed.
+        options: names that were given.
+        owner: what has the options, for the message, such as "sampler 'ddim'".
+        leave_out: keyword-only arguments that are no options of a user.
+
+    Raises:
+        SpecError: one of the names is not among them.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in leave_out]
+    for name in options:
+        if name not in allowed:
+            msg = f"{owner} has no option {name!r}; its options are {', '.join(allowed) or 'none'}"
+            raise SpecError(msg)
 
 
 def find_user_error(error: BaseException | None) -> MedSegDiffError | None:

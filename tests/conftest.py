@@ -92,7 +92,13 @@ def make_trainer(training_items: Callable[..., list[dict[str, Any]]]) -> Callabl
             in_channels=1,
             class_names=["background", "first", "second"],
             roi_size=[8] * dims,
-            options={"channels": [8, 8, 8], "num_res_blocks": 1, "norm": "group", **(network_options or {})},
+            options={
+                "channels": [8, 8, 8],
+                "num_res_blocks": 1,
+                "norm": "group",
+                "mask_gain": 1.0,
+                **(network_options or {}),
+            },
             steps=2,
         )
         segmenter = build_segmenter(spec, amp=amp)
@@ -128,8 +134,14 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> P
             spatial_dims=3,
             in_channels=1,
             class_names=["background", "anterior", "posterior"],
-            roi_size=[48, 64, 48],
-            options={"channels": [4, 4, 4], "num_res_blocks": 0, "transformer": False, "norm": "instance"},
+            roi_size=[40, 56, 40],
+            options={
+                "channels": [4, 4, 4],
+                "num_res_blocks": 0,
+                "transformer": False,
+                "norm": "instance",
+                "mask_gain": 1.0,
+            },
             steps=2,
         )
         save_weights(build_segmenter(spec).state_dict(), spec, bundle / "models" / file)

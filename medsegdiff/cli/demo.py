@@ -16,7 +16,7 @@ def demo(
         "demo_output"
     ),
     method: Annotated[str, typer.Option(help="Method to train.")] = "recycling",
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of training, about 17 s each on two cores.")] = 10,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of training, about 17 s each on two cores.")] = 8,
     draws: Annotated[int, typer.Option(min=1, help="Segmentations that are averaged for each case.")] = 4,
     cases: Annotated[int, typer.Option(min=1, help="Test cases to segment and to draw.")] = 3,
     seed: Annotated[int, typer.Option(help="Seed of phantoms, training and sampling.")] = 0,

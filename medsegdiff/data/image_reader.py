@@ -11,8 +11,7 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
-from medsegdiff.data.integrity import check_image, check_same_grid
-from medsegdiff.data.reading import read_image
+from medsegdiff.data.integrity import check_same_grid, read_checked
 from medsegdiff.errors import SpecError
 
 
@@ -60,13 +59,12 @@ class CheckedReader(ImageReader):
         }
 
     def _read_one(self, path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        check_image(path, spatial_dims=self.spatial_dims, channels=self.channels)
-        raw = read_image(path)
+        raw, _ = read_checked(path, spatial_dims=self.spatial_dims, channels=self.channels)
         return raw.array, raw.affine
 
     def _read_channels(self, paths: Sequence[Path]) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        facts = [check_image(path, spatial_dims=self.spatial_dims, channels=1) for path in paths]
-        for other in facts[1:]:
-            check_same_grid(facts[0], other)
-        arrays = [read_image(path).array.reshape(facts[0].shape) for path in paths]
-        return np.stack(arrays, axis=-1), facts[0].affine
+        images = [read_checked(path, spatial_dims=self.spatial_dims, channels=1) for path in paths]
+        first = images[0][1]
+        for _, facts in images[1:]:
+            check_same_grid(first, facts)
+        return np.stack([raw.array.reshape(first.shape) for raw, _ in images], axis=-1), first.affine

@@ -75,12 +75,17 @@ def check_image(path: str | Path, *, spatial_dims: int, channels: int | None = N
         channels: the number of channels that the task has; None allows any.
 
     Returns:
-        The facts of the file, which was read once.
+        The facts of the file.
 
     Raises:
         DataError: missing or unreadable file, wrong number of axes or channels, an axis of length zero, a grid without
             extent, voxels that are no finite real numbers, or the same value everywhere.
     """
+    return read_checked(path, spatial_dims=spatial_dims, channels=channels)[1]
+
+
+def read_checked(path: str | Path, *, spatial_dims: int, channels: int | None = None) -> tuple[RawImage, ImageFacts]:
+    """Read one image and make sure that a network can work with it; arguments and errors as `check_image`."""
     path = Path(path)
     raw = read_image(path)
     _check_axes(path, raw, spatial_dims=spatial_dims, channels=channels)
@@ -88,7 +93,7 @@ def check_image(path: str | Path, *, spatial_dims: int, channels: int | None = N
     _check_finite(path, raw.array)
     facts = _facts(path, raw, spatial_dims)
     _check_contrast(facts, raw.array)
-    return facts
+    return raw, facts
 
 
 def check_pair(

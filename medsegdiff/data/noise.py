@@ -64,15 +64,24 @@ class SamplingNoise:
         """The noise added at the visited step of index `step`, (B * n, C, *S)."""
         return self._field(step)
 
+    def latent(self, step: int, features: int) -> torch.Tensor:
+        """The latent z of the visited step of index `step`, standard normal (B * n, features), the same by windows."""
+        return self._draw((features,), "z", step).to(self.device)
+
     def _field(self, step: int | str) -> torch.Tensor:
-        fields = [
-            torch.randn(self.shape, generator=keyed_generator(self.seed, case, draw, step))
-            for case in self.cases
-            for draw in self.draws
-        ]
+        fields = self._draw(self.shape, step)
         if self.window is not None:
-            fields = [field[(slice(None), *self.window)] for field in fields]
-        return torch.stack(fields).to(self.device)
+            fields = fields[(slice(None), slice(None), *self.window)]
+        return fields.to(self.device)
+
+    def _draw(self, shape: Sequence[int], *key: int | str) -> torch.Tensor:
+        return torch.stack(
+            [
+                torch.randn(shape, generator=keyed_generator(self.seed, case, draw, *key))
+                for case in self.cases
+                for draw in self.draws
+            ]
+        )
 
 
 class TrainingNoise:

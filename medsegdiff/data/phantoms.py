@@ -1,9 +1,9 @@
 """Generated images with labels: a task's channels, classes and geometry without its data.
 
 A phantom holds one or more elongated, bent bodies, each cut across into two touching classes (as the hippocampus is
-cut into head and body), in tissue of three kinds. Bodies have the mean intensity and the spread of the commonest of
-the other structures, so that no threshold finds them: what tells them is place, shape and the direction of a fine
-texture. A smooth bias field, noise, and a scale and offset of each image's own come on top.
+cut into head and body), in tissue of three kinds. Without `contrast`, bodies have the mean intensity and the spread
+of the commonest of the other structures, so that no threshold finds them: what tells them is place, shape and the
+direction of a fine texture. A smooth bias field, noise, and a scale and offset of each image's own come on top.
 """
 
 from __future__ import annotations
@@ -57,9 +57,11 @@ class PhantomSpec:
         in_channels: number of image channels.
         name: name of the data set, a prefix of its file names.
         class_names: names of the foreground classes, for `dataset.json`; empty means "class 1", "class 2", ….
+        contrast: by how much of the distance from fluid (0) to white matter (1) bodies are brighter than the other
+            grey structures, -0.5 to 0.5; 0 makes them as bright, so that no threshold finds them.
 
     Raises:
-        SpecError: for a shape, spacing, number or list of names that does not fit.
+        SpecError: for a shape, spacing, number, contrast or list of names that does not fit.
     """
 
     shape: tuple[int, ...]
@@ -68,6 +70,7 @@ class PhantomSpec:
     in_channels: int = 1
     name: str = "phantom"
     class_names: tuple[str, ...] = ()
+    contrast: float = 0.0
 
     def __post_init__(self) -> None:
         # Bundles give lists; tuples keep the specification hashable.
@@ -85,6 +88,9 @@ class PhantomSpec:
                 f"phantom with num_classes={self.num_classes}, in_channels={self.in_channels}: "
                 "at least 2 classes (background counts) and 1 channel are needed"
             )
+            raise SpecError(msg)
+        if not -0.5 <= self.contrast <= 0.5:
+            msg = f"phantom contrast {self.contrast}: -0.5 to 0.5 is allowed"
             raise SpecError(msg)
         if self.class_names and len(self.class_names) != self.num_classes - 1:
             msg = (
@@ -123,7 +129,7 @@ def make_phantom(spec: PhantomSpec, seed: int) -> tuple[NDArray[np.float32], NDA
             axis = along if number == 0 else (along + 1) % len(spec.shape)
             phase = 2 * np.pi * (grid[axis][part] / _TEXTURE_PERIOD + rng.random())
             texture[part] = math.sqrt(2) * np.sin(phase)
-            tissue[part] = _GREY
+            tissue[part] = _GREY + spec.contrast
     return _acquire(spec, tissue, texture, rng), label
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from medsegdiff.errors import DataError, SpecError
+from medsegdiff.files import written_whole
 
 PARTS = ("training", "validation", "test")
 # Shares of training and validation where no sizes are given: 144/16/40 of 200 cases.
@@ -176,17 +175,8 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     Raises:
         DataError: the place cannot be written.
     """
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(draft, path)
-    except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
-        msg = f"{path}: cannot be written ({error.strerror}); allowed is a folder with write permission; choose another"
-        raise DataError(msg) from error
+    with written_whole(path, advice="allowed is a folder with write permission; choose another") as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _shuffled(cases: Iterable[str], seed: int) -> list[str]:

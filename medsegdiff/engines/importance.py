@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from medsegdiff.errors import SpecError
+from medsegdiff.errors import SpecError, check_options
 
 
 class TimeSampler(ABC):
@@ -166,9 +165,5 @@ def build_time_sampler(name: str, num_times: int, **options: Any) -> TimeSampler
     if name not in kinds:
         msg = f"time sampler {name!r} does not exist; use {' or '.join(kinds)}"
         raise SpecError(msg)
-    allowed = [p.name for p in inspect.signature(kinds[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for option in options:
-        if option not in allowed:
-            msg = f"time sampler {name!r} has no option {option!r}; its options are {', '.join(allowed) or 'none'}"
-            raise SpecError(msg)
+    check_options(kinds[name], options, f"time sampler {name!r}")
     return kinds[name](num_times, **options)

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from medsegdiff.data.noise import TrainingNoise, key_to_seed
 from medsegdiff.engines.importance import TimeSampler, build_time_sampler
-from medsegdiff.engines.strategies import TAKES_FIRST_PASS, get_strategy, num_times
+from medsegdiff.engines.strategies import TAKES_FIRST_PASS, StrategyOutput, get_strategy, num_times
 from medsegdiff.errors import MedSegDiffError, SpecError
 from medsegdiff.losses.segmentation import RegressionLoss, SegmentationLoss
 from medsegdiff.methods import Method, get_method
@@ -143,7 +143,7 @@ class DiffusionTrainer(SupervisedTrainer):
         made = self.strategy(self.network, image, x_0, t, noise, **self.strategy_options)
         output[Keys.PRED] = made.output
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
-        losses = self.loss_function(made.output, self._target(label, x_0, made.noise, made.t))  # (B,)
+        losses = self._losses(made, label, x_0)  # (B,)
         loss = (weights * losses).mean()
         output[Keys.LOSS] = loss.detach()
         self._check_finite("loss", loss)
@@ -156,10 +156,13 @@ class DiffusionTrainer(SupervisedTrainer):
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output  # MONAI's handlers expect it taken apart, which the last event did
 
-    def _target(self, label: torch.Tensor, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        if self.segmenter.prediction.classifies or self.segmenter.schedule is None:
-            return label
-        return self.segmenter.prediction.target(x_0, noise, t, self.segmenter.schedule)
+    def _losses(self, made: StrategyOutput, label: torch.Tensor, x_0: torch.Tensor) -> torch.Tensor:
+        """The loss of each sample (B,): of logits against the label, of others against what they should predict."""
+        prediction, schedule = self.segmenter.prediction, self.segmenter.schedule
+        if prediction.classifies:
+            return self.loss_function(made.output, label)
+        target = prediction.target(x_0, made.noise, made.t, schedule)
+        return self.loss_function(prediction.regressed(made.output), target)
 
     def _accumulation(self) -> tuple[bool, bool, int]:
         """Whether this batch opens and closes an optimiser step, and by how many its loss is divided."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from monai.engines.utils import IterationEvents
@@ -18,22 +19,8 @@ from medsegdiff.networks.segmenter import Segmentation, StepCallback
 VARIANCE = "variance"
 
 
-class Sampling(Protocol):
-    """An inferer that gives more than a mean: what `sampling_iteration` and the predictor need."""
-
-    def sample(
-        self,
-        inputs: torch.Tensor,
-        network: Callable[..., Any],
-        *,
-        cases: Sequence[str] | None = None,
-        callback: StepCallback | None = None,
-    ) -> Segmentation:
-        """Segment a batch (B, image channels, *S)."""
-
-
-class SamplingInferer(Inferer):
-    """Samples each image whole.
+class Sampling(ABC):
+    """An inferer that gives more than a mean: what `sampling_iteration` and the predictor need.
 
     Called as any inferer of MONAI it gives what `SimpleInferer` gives; `sample` gives the variance over draws too.
     """
@@ -52,6 +39,21 @@ class SamplingInferer(Inferer):
         """
         return like_inputs(self.sample(inputs, network, *args, **kwargs).probabilities, inputs)
 
+    @abstractmethod
+    def sample(
+        self,
+        inputs: torch.Tensor,
+        network: Callable[..., Any],
+        *,
+        cases: Sequence[str] | None = None,
+        callback: StepCallback | None = None,
+    ) -> Segmentation:
+        """Segment a batch (B, image channels, *S)."""
+
+
+class SamplingInferer(Sampling, Inferer):
+    """Samples each image whole."""
+
     def sample(
         self,
         inputs: torch.Tensor,
@@ -65,7 +67,7 @@ class SamplingInferer(Inferer):
         return segmentation
 
 
-class KeyedSlidingWindowInferer(SlidingWindowInferer):
+class KeyedSlidingWindowInferer(Sampling, SlidingWindowInferer):
     """MONAI's sliding windows, each sampled to its end, under one noise of the whole image (Fu et al. 2023).
 
     Every window cuts its noise out of the field that belongs to its case, so that overlapping windows start from the
@@ -80,10 +82,6 @@ class KeyedSlidingWindowInferer(SlidingWindowInferer):
 
     def __init__(self, roi_size: Sequence[int] | int, **options: Any) -> None:
         super().__init__(roi_size, **{**options, "with_coord": True})
-
-    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Segment a batch (B, image channels, *S) into class probabilities (B, K, *S); see `sample`."""
-        return like_inputs(self.sample(inputs, network, *args, **kwargs).probabilities, inputs)
 
     def sample(
         self,
@@ -128,7 +126,7 @@ class KeyedSlidingWindowInferer(SlidingWindowInferer):
             single = SlidingWindowInferer(roi_size, padding_mode=self.padding_mode, cval=self.cval, with_coord=True)
             moments = single(image, sample_windows)
         else:
-            moments = super().__call__(image, sample_windows)
+            moments = SlidingWindowInferer.__call__(self, image, sample_windows)
         mean, variance = moments.chunk(2, dim=1)  # type: ignore[union-attr]
         return Segmentation(mean, variance, draws)
 

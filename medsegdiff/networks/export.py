@@ -38,6 +38,7 @@ class TraceableSampler(nn.Module):
         image: torch.Tensor,
         x_T: torch.Tensor | None = None,
         noises: torch.Tensor | None = None,
+        latents: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Segment.
 
@@ -46,45 +47,55 @@ class TraceableSampler(nn.Module):
             x_T: standard normal noise to start from (B, C, *S), C being `segmenter.mask_channels`.
             noises: standard normal noise (steps, B, C, *S), noises[k] being added at the k-th visited step. The last
                 step adds none, and deterministic samplers add none at all; the shape is the same for all of them.
+            latents: for a network with a latent, standard normal (steps, B, features), one for each visited step.
 
         Returns:
             Class probabilities (B, K, *S).
 
         Raises:
-            DataError: noise for a supervised network, none for another, or of another number of steps.
+            DataError: noise for a supervised network, none for another, or of another number of steps; latents for a
+                network without, or none for one with a latent.
         """
         with torch.no_grad():
             if self.segmenter.supervised:
-                self._check_noise(x_T is None and noises is None, "got noise for a supervised network; give the image")
-                nothing = image.new_zeros((image.shape[0], 0, *image.shape[2:]))  # (B, 0, *S)
-                x_0 = self.segmenter.denoise(nothing, 0, self.segmenter.encode(image))  # (B, C, *S)
-            else:
-                steps = self.segmenter.steps
-                fits = x_T is not None and noises is not None and noises.shape[0] == steps
-                self._check_noise(fits, f"a network that samples takes x_T and the noises of {steps} steps; give both")
-                x_0 = self.segmenter.run_sampler(self.segmenter.encode(image), x_T, lambda step: noises[step])  # type: ignore[arg-type, index]
+                if x_T is not None or noises is not None or latents is not None:
+                    msg = "got noise for a supervised network; give the image alone"
+                    raise DataError(msg)
+                return self.segmenter.segment_once(image)  # (B, K, *S)
+            steps, features = self.segmenter.steps, self.segmenter.denoiser.latent_dim
+            if x_T is None or noises is None or noises.shape[0] != steps:
+                msg = f"a network that samples takes x_T and the noises of {steps} steps; give both"
+                raise DataError(msg)
+            if (latents is None) != (features == 0) or (latents is not None and latents.shape[0] != steps):
+                msg = f"this network takes {f'latents ({steps}, B, {features})' if features else 'no latents'}; give so"
+                raise DataError(msg)
+            x_0 = self.segmenter.run_sampler(
+                self.segmenter.encode(image),
+                x_T,
+                lambda step: noises[step],
+                latents=None if latents is None else lambda step, _: latents[step],
+            )  # (B, C, *S)
             return self.segmenter.codec.probabilities(x_0)  # (B, K, *S)
 
     def noise_inputs(
         self, spatial_shape: Sequence[int], *, cases: Sequence[str] = ("case",)
     ) -> tuple[torch.Tensor, ...]:
-        """The noise (x_T, noises) that the segmenter itself would use for the first draw of the named cases.
+        """The noise that the segmenter itself would use for the first draw of the named cases, as `forward` takes it.
 
         Args:
             spatial_shape: *S.
             cases: a name for each of the B images.
 
         Returns:
-            x_T (B, C, *S) and noises (steps, B, C, *S); nothing for a supervised network.
+            x_T (B, C, *S) and noises (steps, B, C, *S), and latents (steps, B, features) for a network that has a
+            latent; nothing for a supervised network.
         """
         if self.segmenter.supervised:
             return ()
         noise = SamplingNoise(self.segmenter.seed, cases, (self.segmenter.mask_channels, *spatial_shape))
-        return noise.x_T(), torch.stack([noise(step) for step in range(self.segmenter.steps)])
-
-    def _check_noise(self, fits: bool, message: str) -> None:
-        if not fits:
-            raise DataError(message)
+        steps, features = range(self.segmenter.steps), self.segmenter.denoiser.latent_dim
+        fields = noise.x_T(), torch.stack([noise(step) for step in steps])
+        return (*fields, torch.stack([noise.latent(step, features) for step in steps])) if features else fields
 
 
 def export_torchscript(

@@ -27,11 +27,20 @@ class Prediction(ABC):
     ) -> torch.Tensor:
         """The predicted x_0 (B, C, *S), float32, from the output (B, C, *S) at x_t (B, C, *S) and t (B,)."""
 
-    @abstractmethod
     def target(
         self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None
     ) -> torch.Tensor:
-        """What a squared loss compares the output with, (B, C, *S)."""
+        """What a squared loss compares `regressed` outputs with, (B, C, *S).
+
+        Raises:
+            SpecError: the output is logits, which are compared with the label.
+        """
+        msg = f"{type(self).__name__} has no target for a squared loss; compare its logits with the label map"
+        raise SpecError(msg)
+
+    def regressed(self, output: torch.Tensor) -> torch.Tensor:
+        """What a squared loss compares with `target`: the output (B, C, *S), through tanh where x_0 is."""
+        return output
 
 
 class LogitsPrediction(Prediction):
@@ -44,11 +53,6 @@ class LogitsPrediction(Prediction):
     ) -> torch.Tensor:
         logits = output.float()
         return 2 * (logits.softmax(dim=1) if logits.shape[1] > 1 else logits.sigmoid()) - 1
-
-    def target(
-        self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None
-    ) -> torch.Tensor:
-        return (x_0 + 1) / 2
 
 
 class TanhPrediction(Prediction):
@@ -63,6 +67,9 @@ class TanhPrediction(Prediction):
         self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None
     ) -> torch.Tensor:
         return x_0
+
+    def regressed(self, output: torch.Tensor) -> torch.Tensor:
+        return output.float().tanh()
 
 
 class EpsilonPrediction(Prediction):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from torch import nn
 
 from medsegdiff.data.metadata import like_inputs
 from medsegdiff.data.noise import SamplingNoise, case_names
-from medsegdiff.errors import DataError, SpecError
+from medsegdiff.errors import DataError, SpecError, check_options
 from medsegdiff.networks.blocks.autocast import autocast
 from medsegdiff.networks.codec import MaskCodec
 from medsegdiff.networks.moments import RunningMoments
@@ -243,7 +242,8 @@ class DiffusionSegmenter(nn.Module):
         image = image.as_subclass(torch.Tensor)  # MONAI's meta data has served; it would slow every operation down
         with _evaluating(self):
             if self.schedule is None:
-                return self._segment_once(image)
+                probabilities = self.segment_once(image)
+                return Segmentation(probabilities, torch.zeros_like(probabilities), 1)
             condition = self.encode(image)
             moments = RunningMoments()
             for first in range(0, self.draws, self.draws_per_batch):
@@ -256,7 +256,9 @@ class DiffusionSegmenter(nn.Module):
                     window=window,
                     device=image.device,
                 )
-                x_0 = self.run_sampler(condition, noise.x_T(), noise, draws=draws, callback=callback)
+                x_0 = self.run_sampler(
+                    condition, noise.x_T(), noise, latents=noise.latent, draws=draws, callback=callback
+                )
                 probabilities = self.codec.probabilities(x_0).unflatten(0, (len(image), len(draws)))
                 for draw in probabilities.unbind(1):  # (B, K, *S) each
                     moments.add(draw)
@@ -268,6 +270,7 @@ class DiffusionSegmenter(nn.Module):
         x_T: torch.Tensor,
         noise: Callable[[int], torch.Tensor],
         *,
+        latents: Callable[[int, int], torch.Tensor] | None = None,
         draws: Sequence[int] = (0,),
         callback: StepCallback | None = None,
     ) -> torch.Tensor:
@@ -277,28 +280,38 @@ class DiffusionSegmenter(nn.Module):
             condition: what `encode` returned for B images.
             x_T: the noise to start from, the draws of an image side by side.
             noise: gives the noise (B * n, C, *S) of the visited step of an index.
+            latents: gives the latent z (B * n, features) of the visited step of an index; needed by networks that
+                have a latent, not called for others.
             draws: which draws these are, for the callback.
             callback: called after every step.
+
+        Raises:
+            SpecError: a supervised network, or no latents for a network that needs them.
         """
         if self.schedule is None:
             msg = "a supervised network does not sample; call it with the image alone"
             raise SpecError(msg)
+        features = getattr(self.denoiser, "latent_dim", 0)
+        if features and latents is None:
+            msg = f"this network takes a latent of {features} features at every step; give latents"
+            raise SpecError(msg)
         condition = share_condition(condition, len(x_T) // len(condition))
+        timesteps = self.schedule.timesteps(self.steps)
 
         def denoise(x_t: torch.Tensor, t: int, x0_prev: torch.Tensor | None) -> torch.Tensor:
-            return self.denoise(x_t, t, condition, x0_prev)
+            z = latents(timesteps.index(t), features) if features and latents is not None else None
+            return self.denoise(x_t, t, condition, x0_prev, z)
 
         def on_step(step: SamplerStep) -> bool | None:
             return None if callback is None else callback(SegmenterStep(step, draws, self.codec))
 
-        timesteps = self.schedule.timesteps(self.steps)
         options = self.sampler_options
         return get_sampler(self.sampler)(denoise, x_T, self.schedule, timesteps, noise, callback=on_step, **options)
 
-    def _segment_once(self, image: torch.Tensor) -> Segmentation:
-        nothing = image.new_zeros((len(image), 0, *image.shape[2:]))
-        probabilities = self.codec.probabilities(self.denoise(nothing, 0, self.encode(image)))
-        return Segmentation(probabilities, torch.zeros_like(probabilities), 1)
+    def segment_once(self, image: torch.Tensor) -> torch.Tensor:
+        """Class probabilities (B, K, *S) of a supervised network for an image (B, image channels, *S)."""
+        nothing = image.new_zeros((image.shape[0], 0, *image.shape[2:]))  # (B, 0, *S)
+        return self.codec.probabilities(self.denoise(nothing, 0, self.encode(image)))  # (B, K, *S)
 
     def _check_image(self, image: torch.Tensor) -> None:
         axes, channels = getattr(self.denoiser, "spatial_dims", None), getattr(self.denoiser, "image_channels", None)
@@ -319,12 +332,7 @@ def share_condition(condition: torch.Tensor, draws: int) -> torch.Tensor:
 
 
 def _check_sampler(sampler: str, options: dict[str, float | str]) -> None:
-    parameters = inspect.signature(get_sampler(sampler)).parameters.values()
-    allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "callback"]
-    for name in options:
-        if name not in allowed:
-            msg = f"sampler {sampler!r} has no option {name!r}; its options are {', '.join(allowed) or 'none'}"
-            raise SpecError(msg)
+    check_options(get_sampler(sampler), options, f"sampler {sampler!r}", leave_out=("callback",))
 
 
 @contextlib.contextmanager

@@ -22,8 +22,9 @@ HIPPOCAMPUS = PhantomSpec(
 )
 ONE_CLASS_2D = PhantomSpec(shape=(64, 64), spacing=(0.3, 0.4), num_classes=2, in_channels=3, name="nuclei")
 MANY_CLASSES = PhantomSpec(shape=(40, 40, 24), spacing=(1.5, 1.5, 5), num_classes=6, in_channels=2, name="organs")
+CONTRASTED = replace(HIPPOCAMPUS, name="contrasted", contrast=0.22)
 SMALL = PhantomSpec(shape=(20, 24, 16), spacing=(1, 1.5, 2), num_classes=3, name="small")
-SPECS = [HIPPOCAMPUS, ONE_CLASS_2D, MANY_CLASSES]
+SPECS = [HIPPOCAMPUS, ONE_CLASS_2D, MANY_CLASSES, CONTRASTED]
 
 
 def best_interval_dice(channel: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
@@ -73,6 +74,14 @@ class TestMakePhantom:
                 2 * (usual & (label == number)).sum() / (usual.sum() + (label == number).sum()) for label in labels
             ]
         assert np.mean(overlaps) < 0.7
+
+    def test_contrast_changes_the_bodies_alone(self, spec: PhantomSpec) -> None:
+        flat, label = make_phantom(replace(spec, contrast=0.0), 3)
+        bright, same = make_phantom(replace(spec, contrast=0.3), 3)
+        np.testing.assert_array_equal(label, same)
+        np.testing.assert_array_equal(flat[:, label == 0], bright[:, label == 0])
+        # The first channel has the contrast of T1 weighting: bodies become brighter in it everywhere.
+        assert (bright[0][label > 0] > flat[0][label > 0]).all()
 
     def test_scale_and_offset_of_the_intensity_differ_between_images(self, spec: PhantomSpec) -> None:
         spreads = [make_phantom(spec, seed)[0][0].std() for seed in range(6)]
@@ -193,6 +202,7 @@ class TestBadInput:
             ({"in_channels": 0}, "at least 2 classes"),
             ({"class_names": ("tumour",)}, "give 2"),
             ({"name": "../elsewhere"}, "choose another"),
+            ({"contrast": 0.6}, "-0.5 to 0.5 is allowed"),
         ],
     )
     def test_a_specification_that_does_not_fit_is_refused(self, wrong: dict[str, object], message: str) -> None:

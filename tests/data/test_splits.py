@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -178,9 +179,7 @@ def test_folds_that_are_no_lists_are_refused(tmp_path):
 
 def test_json_that_cannot_be_written_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("here already")
-    with pytest.raises(
-        DataError, match=r"split\.json: cannot be written .*; allowed is a folder with write permission"
-    ):
+    with pytest.raises(DataError, match=r"split\.json cannot be written .*; allowed is a folder with write permission"):
         write_json(tmp_path / "file" / "split.json", {})
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -191,7 +190,7 @@ def test_a_write_that_fails_keeps_the_former_file(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(DataError, match="No space left on device"):
         write_json(tmp_path / "split.json", {"former": 2})
     assert [path.name for path in tmp_path.iterdir()] == ["split.json"]

@@ -66,7 +66,7 @@ def threshold_bundle(tmp_path: Path, repository: Path, monkeypatch: pytest.Monke
         spatial_dims=3,
         in_channels=1,
         class_names=CLASS_NAMES,
-        roi_size=[48, 64, 48],
+        roi_size=[40, 56, 40],
     )
     spec.write(bundle / "models" / "model.json")
     monkeypatch.setattr(

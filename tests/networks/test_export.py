@@ -25,7 +25,7 @@ def make_segmenter():
             in_channels=2,
             class_names=["background", "first", "second"],
             roi_size=SIDES[:dims],
-            options={"channels": [8, 8, 8], "num_res_blocks": 0, "norm": "group"},
+            options={"channels": [8, 8, 8], "num_res_blocks": 0, "norm": "group", "mask_gain": 1.0},
             sampler=sampler,
             sampler_options=sampler_options,
             steps=3,

@@ -92,3 +92,20 @@ def test_only_logits_classify():
 def test_an_unknown_kind_is_refused_with_the_known_ones():
     with pytest.raises(SpecError, match="prediction 'x0' does not exist; use one of logits, tanh, epsilon, v"):
         build_prediction("x0")
+
+
+def test_logits_have_no_target_for_a_squared_loss():
+    x_0, noise, t, _ = noisy(2)
+    with pytest.raises(SpecError, match="LogitsPrediction has no target for a squared loss"):
+        build_prediction("logits").target(x_0, noise, t, SCHEDULE)
+
+
+@pytest.mark.parametrize("name", ["tanh", "epsilon", "v"])
+def test_an_output_that_meets_its_target_is_x_0(name):
+    prediction = build_prediction(name)
+    x_0, noise, t, x_t = noisy(2)
+    target = prediction.target(0.9 * x_0, noise, t, SCHEDULE)
+    output = target.atanh() if name == "tanh" else target
+    torch.testing.assert_close(prediction.regressed(output), target)
+    if name == "tanh":
+        torch.testing.assert_close(prediction.to_x_0(output, x_t, t, SCHEDULE), 0.9 * x_0)

@@ -14,10 +14,12 @@ class Denoiser(nn.Module, ABC):
     Attributes:
         spatial_dims: 2 or 3.
         image_channels: channels of the image.
+        latent_dim: features of the latent z that `forward` needs; 0 for networks without one.
     """
 
     spatial_dims: int
     image_channels: int
+    latent_dim: int = 0
 
     @abstractmethod
     def encode(self, image: torch.Tensor) -> torch.Tensor:

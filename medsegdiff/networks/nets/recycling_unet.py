@@ -47,6 +47,8 @@ class RecyclingUNet(Denoiser):
         mask_scales: T factors, one a time step, by which x_t is multiplied at the entrance; None leaves it as it is.
             With sqrt(abar_t) the network sees the best linear guess of x_0, not a mask buried in noise of unit
             variance, and need not learn to ignore it at large t.
+        mask_gain: factor on the initial weights by which x_t enters. With 1 (paper) the entrance starts with more noise
+            than image; with 0 training starts from the supervised network and learns to use x_t, which is quicker.
         gradient_checkpointing: recompute activations of every block in the backward pass, to save memory.
 
     Raises:
@@ -73,9 +75,13 @@ class RecyclingUNet(Denoiser):
         time_dim: int = 256,
         clip_mask: bool = False,
         mask_scales: Sequence[float] | None = None,
+        mask_gain: float = 1.0,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        if clip_mask and mask_scales is not None:
+            msg = "got clip_mask and mask_scales; x_t enters in one way: give one of them"
+            raise SpecError(msg)
         depths = [num_res_blocks] * len(channels) if isinstance(num_res_blocks, int) else list(num_res_blocks)
         _check_settings(spatial_dims, channels, depths, mask_channels, self_conditioning)
         self.spatial_dims = spatial_dims
@@ -104,6 +110,8 @@ class RecyclingUNet(Denoiser):
             self.stem.append(make_conv(spatial_dims, width, channels[0], 3, bias=False))
             self.stem.append(make_norm(norm, spatial_dims, channels[0]))
             self.stem.append(nn.GELU(approximate="tanh"))
+        entrance = cast(torch.Tensor, self.stem[0].weight)
+        entrance.data[:, image_channels:] *= mask_gain
         self.encoder = nn.ModuleList(blocks(width, depth) for width, depth in zip(channels, depths, strict=True))
         self.down = nn.ModuleList(
             nn.Sequential(

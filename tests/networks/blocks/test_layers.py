@@ -46,3 +46,18 @@ def test_convolutions_keep_and_double_the_size(dims):
     assert make_conv(dims, 3, 2, 1)(x).shape == (1, 2, *size)
     assert make_conv(dims, 3, 2, 2, stride=2, padding=0)(x).shape == (1, 2, *(n // 2 for n in size))
     assert make_up_conv(dims, 3, 2)(x).shape == (1, 2, *(2 * n for n in size))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_gradients_in_bf16_are_those_of_float32_up_to_rounding(depth):
+    conv = make_conv(3, 16, 16, 3)
+    x = torch.randn(2, 16, depth, 4, 4)
+    wanted = torch.autograd.grad(conv(x).square().mean(), conv.weight)[0]
+    for _ in range(8):  # what is left uninitialised depends on what was in the memory before
+        remains = [torch.full_like(conv.weight, float("nan")) for _ in range(8)]
+        del remains
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = conv(x)
+        assert output.dtype == torch.bfloat16
+        (found,) = torch.autograd.grad(output.float().square().mean(), conv.weight)
+        assert (found - wanted).norm() < 0.02 * wanted.norm()

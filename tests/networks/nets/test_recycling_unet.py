@@ -98,6 +98,21 @@ def test_clip_mask_feeds_the_clipped_mask_scaled_to_one():
     torch.testing.assert_close(released(2 * x_t, t, image), plain(((2 * x_t).clamp(-1, 1) + 1) / 2, t, image))
 
 
+def test_the_mask_enters_in_one_way():
+    with pytest.raises(SpecError, match="got clip_mask and mask_scales"):
+        tiny(2, clip_mask=True, mask_scales=[1.0] * 20)
+
+
+@both_dims
+def test_a_mask_gain_of_zero_starts_blind_to_the_mask_and_learns_to_see_it(dims):
+    network = tiny(dims, mask_gain=0.0)
+    x_t, t, image = inputs(dims)
+    torch.testing.assert_close(network(x_t, t, image), network(2 * x_t, t, image))
+    network(x_t, t, image).square().mean().backward()
+    torch.optim.SGD(network.parameters(), lr=0.1).step()
+    assert not torch.allclose(network(x_t, t, image), network(2 * x_t, t, image))
+
+
 @both_dims
 def test_mask_scales_multiply_the_mask_by_the_factor_of_its_time(dims):
     factors = torch.linspace(1, 0.05, 20)
