@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from medsegdiff.errors import SpecError
 
 PIXEL_TERMS = ("cross_entropy", "focal")
+REDUCTIONS = ("mean", "sum")
 
 
 class SegmentationLoss:
@@ -69,7 +70,23 @@ def foreground_dice_loss(probabilities: torch.Tensor, label: torch.Tensor) -> to
 
 
 class RegressionLoss:
-    """Mean squared error against the prediction's target, (B,): for networks that predict noise, v or x_0."""
+    """Squared error against the prediction's target, one value a sample: for networks that predict noise, v or x_0.
+
+    Args:
+        reduction: over the voxels and channels of a sample: "mean" (Amit et al. 2021, equation 19, up to a factor) or
+            "sum" (their release), which is larger by the number of voxels and easily leaves the range of fp16.
+
+    Raises:
+        SpecError: no such reduction.
+    """
+
+    def __init__(self, *, reduction: str = "mean") -> None:
+        if reduction not in REDUCTIONS:
+            msg = f"reduction {reduction!r} does not exist; use one of {', '.join(REDUCTIONS)}"
+            raise SpecError(msg)
+        self.reduction = reduction
 
     def __call__(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return F.mse_loss(output.float(), target.float(), reduction="none").flatten(1).mean(dim=1)
+        """The losses (B,) of an output (B, C, *S) at its target (B, C, *S)."""
+        squares = F.mse_loss(output.float(), target.float(), reduction="none").flatten(1)  # (B, C N)
+        return squares.mean(dim=1) if self.reduction == "mean" else squares.sum(dim=1)  # (B,)

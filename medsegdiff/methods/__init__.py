@@ -1,6 +1,8 @@
 """Methods by name, the specification of a run, and segmenters built from it."""
 
+from medsegdiff.methods import cdal as _cdal
 from medsegdiff.methods import recycling_family as _recycling_family  # registers its methods
+from medsegdiff.methods import segdiff as _segdiff
 from medsegdiff.methods.build import build_segmenter, load_segmenter, load_state, save_weights, spec_path
 from medsegdiff.methods.registry import METHODS, Method, get_method, register
 from medsegdiff.methods.run_spec import SIZES, RunSpec
@@ -19,4 +21,4 @@ __all__ = [
     "spec_path",
 ]
 
-del _recycling_family
+del _cdal, _recycling_family, _segdiff

@@ -24,26 +24,31 @@ from medsegdiff.networks.segmenter import DiffusionSegmenter
 logger = logging.getLogger(__name__)
 
 
-def build_segmenter(spec: RunSpec, *, seed: int = 0, amp: str = "off") -> DiffusionSegmenter:
-    """A segmenter with fresh weights.
+def build_segmenter(
+    spec: RunSpec, *, seed: int = 0, amp: str = "off", init_weights: str | os.PathLike[str] | None = None
+) -> DiffusionSegmenter:
+    """A segmenter with fresh weights, or with those of another run to start training from.
 
     Args:
         spec: what to build.
         seed: of the sampling noise.
         amp: see `DiffusionSegmenter`.
+        init_weights: a weights file to start from, see `start_from`.
 
     Raises:
         SpecError: the specification names what does not exist.
+        WeightsError: `init_weights` cannot be read, or has nothing for this network.
     """
     method = get_method(spec.method)
     codec = build_codec(method.codec, spec.num_classes)
-    settings = None if method.schedule is None else dict(spec.schedule or method.schedule)
+    own = method.schedule_for(spec.task)
+    settings = None if own is None else dict(spec.schedule or own)
     schedule = None if settings is None else build_schedule(**_named(settings))
     denoiser = method.build_denoiser(spec, 0 if schedule is None else codec.channels, schedule)
-    return DiffusionSegmenter(
+    segmenter = DiffusionSegmenter(
         _lay_out(denoiser),
         codec=codec,
-        prediction=build_prediction(method.prediction, **method.prediction_options),
+        prediction=build_prediction(method.prediction, **{**method.prediction_options, **spec.prediction_options}),
         schedule=schedule,
         sampler=spec.sampler,
         sampler_options=spec.sampler_options,
@@ -52,6 +57,39 @@ def build_segmenter(spec: RunSpec, *, seed: int = 0, amp: str = "off") -> Diffus
         seed=seed,
         amp=amp,
     )
+    if init_weights is not None:
+        start_from(segmenter, init_weights)
+    return segmenter
+
+
+def start_from(segmenter: torch.nn.Module, weights: str | os.PathLike[str]) -> None:
+    """Take over what fits of another run's weights: of another method, say, or for other classes.
+
+    Tensors of the same name and shape are copied. Where only the second axis, a convolution's input channels, differs,
+    those that both have are copied: the image's, which come first, when a supervised network becomes one that sees a
+    mask too. All else stays fresh. How much was taken is logged.
+
+    Raises:
+        WeightsError: the file is missing or unreadable, or nothing in it fits.
+    """
+    state, own = _read_state(Path(weights)), segmenter.state_dict()
+    whole = partly = 0
+    for name, value in state.items():
+        if name not in own:
+            continue
+        target = own[name]
+        if target.shape == value.shape:
+            target.copy_(value)
+            whole += 1
+        elif _differ_in_inputs(target, value):
+            shared = min(target.shape[1], value.shape[1])
+            target[:, :shared].copy_(value[:, :shared])
+            partly += 1
+    if not whole + partly:
+        msg = f"{weights} has nothing for this network; give weights of the same architecture and size"
+        raise WeightsError(msg)
+    fresh = len(own) - whole - partly
+    logger.info("started from %s: %d tensors taken, %d in part, %d fresh", weights, whole, partly, fresh)
 
 
 def spec_path(weights: str | os.PathLike[str]) -> Path:
@@ -116,6 +154,10 @@ def load_state(segmenter: torch.nn.Module, weights: str | os.PathLike[str]) -> N
             )
             raise WeightsError(msg)
     segmenter.load_state_dict(state)
+
+
+def _differ_in_inputs(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.ndim == b.ndim > 2 and a.shape[0] == b.shape[0] and a.shape[2:] == b.shape[2:]
 
 
 def _named(schedule: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,9 +25,15 @@ class Method:
         build_denoiser: makes the network from the run's specification.
         strategy: name of the training strategy, see `medsegdiff.engines.strategies`.
         schedule: name and settings of the noise schedule; None for a supervised method.
-        codec: "one_hot" or "single_channel".
+        task_schedules: schedules in place of that one for tasks that its paper treats otherwise.
+        codec: "one_hot", "single_channel", or "auto" for a single channel where there are two classes.
         prediction: "logits", "tanh", "epsilon" or "v".
         time_sampler: how training draws t, "importance" or "uniform".
+        prediction_options: see `medsegdiff.networks.prediction.build_prediction`.
+        steps: number of visited time steps that its paper samples in; a run may choose another.
+        draws: number of segmentations that its paper averages.
+        sampler: the sampler of its paper.
+        sampler_options: further options of that sampler.
     """
 
     name: str
@@ -35,10 +41,29 @@ class Method:
     build_denoiser: DenoiserBuilder
     strategy: str
     schedule: dict[str, Any] | None
+    task_schedules: dict[str, dict[str, Any]] = field(default_factory=dict)
     codec: str = "one_hot"
     prediction: str = "logits"
     time_sampler: str = "importance"
     prediction_options: dict[str, Any] = field(default_factory=dict)
+    steps: int = 5
+    draws: int = 1
+    sampler: str = "ddpm"
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+
+    def schedule_for(self, task: str) -> dict[str, Any] | None:
+        """Name and settings of the noise schedule of a task; None for a supervised method."""
+        return self.task_schedules.get(task, self.schedule)
+
+    def steps_for(self, task: str, schedule: Mapping[str, Any] | None = None) -> int:
+        """The number of steps of its paper, or T where a schedule has fewer.
+
+        Args:
+            task: name of the task.
+            schedule: settings of a schedule in place of the task's.
+        """
+        settings = schedule or self.schedule_for(task) or {}
+        return min(self.steps, settings.get("num_train_timesteps", self.steps))
 
 
 METHODS: dict[str, Method] = {}

@@ -33,6 +33,8 @@ class RunSpec:
         roi_size: spatial size that the network is trained at.
         options: further options of the method's network, such as `{"transformer": False}`.
         schedule: name and settings of a noise schedule in place of the method's own.
+        prediction_options: settings of the prediction's kind in place of the method's own, such as `{"clip_x_0": True}`
+            for networks that predict the noise, when they sample in few steps.
         sampler: "ddpm", "ddim" or "dpm_solver++".
         sampler_options: further options of the sampler.
         steps: number of visited time steps.
@@ -53,6 +55,7 @@ class RunSpec:
     roi_size: Sequence[int]
     options: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] | None = None
+    prediction_options: dict[str, Any] = field(default_factory=dict)
     sampler: str = "ddpm"
     sampler_options: dict[str, Any] = field(default_factory=dict)
     steps: int = 5
@@ -64,7 +67,7 @@ class RunSpec:
         # Lists and tuples are one to JSON; comparing specs must not see a difference.
         object.__setattr__(self, "class_names", list(self.class_names))
         object.__setattr__(self, "roi_size", list(self.roi_size))
-        for name in ("options", "schedule", "sampler_options"):
+        for name in ("options", "schedule", "prediction_options", "sampler_options"):
             object.__setattr__(self, name, _as_json(getattr(self, name)))
         if self.size not in SIZES:
             msg = f"size {self.size!r} does not exist; use one of {', '.join(SIZES)}"

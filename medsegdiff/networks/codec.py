@@ -67,11 +67,13 @@ class SingleChannelCodec(MaskCodec):
 
 
 def build_codec(name: str, num_classes: int) -> MaskCodec:
-    """The codec "one_hot" (any number of classes) or "single_channel" (two classes).
+    """The codec "one_hot" (any number of classes), "single_channel" (two), or "auto", the smaller one that fits.
 
     Raises:
         SpecError: no such codec, or a number of classes that it cannot hold.
     """
+    if name == "auto":
+        name = "single_channel" if num_classes == 2 else "one_hot"
     if name == "one_hot":
         return OneHotCodec(num_classes)
     if name == "single_channel":
@@ -79,7 +81,7 @@ def build_codec(name: str, num_classes: int) -> MaskCodec:
             msg = f"the single_channel codec holds 2 classes, got {num_classes}; use one_hot"
             raise SpecError(msg)
         return SingleChannelCodec()
-    msg = f"codec {name!r} does not exist; use one_hot or single_channel"
+    msg = f"codec {name!r} does not exist; use one of auto, one_hot, single_channel"
     raise SpecError(msg)
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from medsegdiff.errors import SpecError
+from medsegdiff.errors import SpecError, check_options
 from medsegdiff.networks.schedulers.schedule import NoiseSchedule
 
 
@@ -127,21 +127,22 @@ PREDICTIONS: dict[str, type[Prediction]] = {
 }
 
 
-def build_prediction(name: str, *, clip_x_0: bool = False) -> Prediction:
+def build_prediction(name: str, **options: bool) -> Prediction:
     """The prediction kind "logits", "tanh", "epsilon" or "v".
 
     Args:
         name: one of `PREDICTIONS`.
-        clip_x_0: clip an x_0 derived from the noise or from v; the other kinds are bounded by themselves.
+        options: of the kind: `clip_x_0` for "epsilon" and "v"; the others are bounded by themselves.
 
     Raises:
-        SpecError: no such kind.
+        SpecError: no such kind, or an option that it does not have.
     """
     if name not in PREDICTIONS:
         msg = f"prediction {name!r} does not exist; use one of {', '.join(PREDICTIONS)}"
         raise SpecError(msg)
     kind = PREDICTIONS[name]
-    return kind(clip_x_0=clip_x_0) if kind in (EpsilonPrediction, VPrediction) else kind()
+    check_options(kind, options, f"prediction {name!r}")
+    return kind(**options)
 
 
 def _given(schedule: NoiseSchedule | None) -> NoiseSchedule:

@@ -128,6 +128,20 @@ def test_regression_is_the_mean_square_of_each_sample(dims):
     output, target = torch.randn(2, 3, *SIZE[:dims]), torch.randn(2, 3, *SIZE[:dims])
     expected = torch.stack([F.mse_loss(output[n], target[n]) for n in range(2)])
     torch.testing.assert_close(RegressionLoss()(output, target), expected)
+    assert RegressionLoss()(output.bfloat16(), target.bfloat16()).dtype == torch.float32
+
+
+@both_dims
+def test_regression_may_sum_the_squares_of_each_sample_as_the_release_of_segdiff_does(dims):
+    output, target = torch.randn(2, 3, *SIZE[:dims]), torch.randn(2, 3, *SIZE[:dims])
+    summed = RegressionLoss(reduction="sum")(output, target)
+    assert summed.shape == (2,)
+    torch.testing.assert_close(summed, RegressionLoss(reduction="mean")(output, target) * 3 * math.prod(SIZE[:dims]))
+
+
+def test_an_unknown_reduction_is_refused():
+    with pytest.raises(SpecError, match="reduction 'none' does not exist; use one of mean, sum"):
+        RegressionLoss(reduction="none")
 
 
 def test_an_unknown_pixel_term_is_refused():

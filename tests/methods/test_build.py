@@ -35,6 +35,17 @@ def test_settings_of_the_specification_reach_the_segmenter(make_spec):
     assert spec.schedule == {"name": "cosine", "num_train_timesteps": 50}
 
 
+@pytest.mark.parametrize("clip", [False, True])
+def test_a_run_may_clip_what_follows_from_the_noise(make_spec, clip):
+    options = {"channels": [8, 8], "num_res_blocks": 1, "num_rrdbs": 1, "rrdb_channels": 8, "rrdb_growth": 4}
+    spec = make_spec(method="segdiff", options=options, prediction_options={"clip_x_0": clip})
+    segmenter = build_segmenter(spec)
+    x_t, condition = torch.full((1, 3, 8, 6), 30.0), segmenter.encode(torch.zeros(1, 2, 8, 6))
+    with torch.no_grad():  # fresh, it predicts no noise at all
+        x_0 = segmenter.denoise(x_t, 50, condition)
+    assert (x_0.max() <= 1) == clip
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -174,3 +185,36 @@ def test_the_memory_layout_does_not_change_the_weights_nor_the_result(make_spec,
     plain.to(memory_format=torch.contiguous_format)
     image = torch.randn(1, 2, 8, 6, 4)[..., 0] if dims == 2 else torch.randn(1, 2, 8, 6, 4)
     torch.testing.assert_close(segmenter(image), plain(image), atol=1e-5, rtol=1e-4)
+
+
+def test_training_starts_from_the_weights_of_a_run_like_it(saved, make_spec):
+    segmenter, path = saved
+    started = build_segmenter(make_spec(), init_weights=path)
+    for name, value in started.state_dict().items():
+        assert torch.equal(value, segmenter.state_dict()[name]), name
+
+
+def test_a_network_that_samples_starts_from_a_supervised_one(make_spec, tmp_path, caplog):
+    spec = make_spec(method="supervised")
+    supervised = build_segmenter(spec)
+    save_weights(supervised.state_dict(), spec, tmp_path / "supervised.pt")
+    with caplog.at_level("INFO"):
+        started = build_segmenter(make_spec(method="recycling"), init_weights=tmp_path / "supervised.pt")
+    state, own = torch.load(tmp_path / "supervised.pt", weights_only=True), started.state_dict()
+    entrance = "denoiser.stem.0.weight"
+    for name in state.keys() - {entrance}:
+        assert torch.equal(own[name], state[name].float()), name
+    assert own[entrance].shape[1] == 5
+    assert torch.equal(own[entrance][:, :2], state[entrance].float())
+    assert not own[entrance][:, 2:].any()  # "small" starts blind to the mask
+    fresh = [name for name in own if name not in state]
+    assert all("time_projection" in name for name in fresh)
+    assert f"{len(state) - 1} tensors taken, 1 in part, {len(fresh)} fresh" in caplog.text
+
+
+def test_weights_of_another_architecture_are_nothing_to_start_from(make_spec, tmp_path):
+    torch.save({"encoder.weight": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(WeightsError, match="has nothing for this network; give weights of the same architecture"):
+        build_segmenter(make_spec(), init_weights=tmp_path / "other.pt")
+    with pytest.raises(WeightsError, match="does not exist"):
+        build_segmenter(make_spec(), init_weights=tmp_path / "none.pt")

@@ -98,12 +98,19 @@ def test_codecs_are_found_by_name():
     assert (single.num_classes, single.channels) == (2, 1)
 
 
+@pytest.mark.parametrize(("classes", "channels"), [(2, 1), (3, 3), (5, 5)])
+def test_auto_takes_one_channel_for_two_classes_and_one_a_class_for_more(classes, channels):
+    codec = build_codec("auto", classes)
+    assert (codec.num_classes, codec.channels) == (classes, channels)
+
+
 @pytest.mark.parametrize(
     ("name", "classes", "message"),
     [
         ("single_channel", 3, "holds 2 classes, got 3; use one_hot"),
         ("one_hot", 1, "at least 2 classes, background included, got 1"),
-        ("binary", 2, "codec 'binary' does not exist; use one_hot or single_channel"),
+        ("binary", 2, "codec 'binary' does not exist; use one of auto, one_hot, single_channel"),
+        ("auto", 1, "at least 2 classes, background included, got 1"),
     ],
 )
 def test_codecs_that_do_not_exist_are_refused(name, classes, message):

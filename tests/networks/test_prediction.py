@@ -109,3 +109,9 @@ def test_an_output_that_meets_its_target_is_x_0(name):
     torch.testing.assert_close(prediction.regressed(output), target)
     if name == "tanh":
         torch.testing.assert_close(prediction.to_x_0(output, x_t, t, SCHEDULE), 0.9 * x_0)
+
+
+@pytest.mark.parametrize("name", ["logits", "tanh"])
+def test_a_kind_that_is_bounded_by_itself_has_nothing_to_clip(name):
+    with pytest.raises(SpecError, match=f"prediction '{name}' has no option 'clip_x_0'"):
+        build_prediction(name, clip_x_0=True)

@@ -34,7 +34,7 @@ class SegmentationScheduler(Scheduler):
         num_train_timesteps: T, the number of timesteps of training; None for the schedule's own default.
         schedule: name of a schedule, see `medsegdiff.networks.schedulers.tables.SCHEDULES`.
         sampler: "ddpm" or "ddim".
-        variance: variance of DDPM, "posterior" or "beta".
+        variance: variance of DDPM, "posterior", "beta" or "none".
         eta: share of randomness of DDIM, in [0, 1].
         prediction_type: what the network's output means: "sample" (x_0), "epsilon" or "v_prediction"
             (v = sqrt(abar) epsilon - sqrt(1 - abar) x_0, Salimans & Ho 2022).
@@ -114,7 +114,8 @@ class SegmentationScheduler(Scheduler):
         x_t = sample if sample.dtype == torch.float64 else sample.float()
         x_0 = self._predict_x_0(model_output.to(x_t.dtype), t, x_t)
         noise = None
-        if t_prev != END and (self.sampler == "ddpm" or self.eta > 0):
+        random = self.variance != "none" if self.sampler == "ddpm" else self.eta > 0
+        if t_prev != END and random:
             noise = torch.randn(x_t.shape, generator=generator, device=x_t.device, dtype=x_t.dtype)
         if self.sampler == "ddpm":
             x_prev = ddpm_step(self.noise_schedule, x_t, x_0, noise, t, t_prev, variance=self.variance)

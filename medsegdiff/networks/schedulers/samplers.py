@@ -64,8 +64,8 @@ def sample_ddpm(
         x_T: noise to start from (B, …), at `timesteps[0]`.
         schedule: the noise schedule that the denoiser was trained with.
         timesteps: the visited timesteps, strictly decreasing within 0..T-1, see `NoiseSchedule.timesteps`.
-        noise: gives each step's noise, see `Noise`; the last step has none.
-        variance: "posterior" for beta-tilde, "beta" for the variance of the forward step.
+        noise: gives each step's noise, see `Noise`; the last step has none, and none has with the variance "none".
+        variance: "posterior" for beta-tilde, "beta" for the variance of the forward step, "none" to go to the mean.
         callback: sees each step, see `Callback`.
 
     Returns:
@@ -80,7 +80,8 @@ def sample_ddpm(
         x_0 = denoise(x_t, t, x_0).to(x_t.dtype)
         if _stops(callback, SamplerStep(index, t, t_prev, x_t, x_0)) or t_prev == END:
             break
-        x_t = ddpm_step(schedule, x_t, x_0, noise(index), t, t_prev, variance=variance)
+        added = None if variance == "none" else noise(index)
+        x_t = ddpm_step(schedule, x_t, x_0, added, t, t_prev, variance=variance)
     return _predicted(x_0)
 
 

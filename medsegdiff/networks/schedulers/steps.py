@@ -10,8 +10,8 @@ from torch import Tensor
 from medsegdiff.errors import SpecError
 from medsegdiff.networks.schedulers.schedule import END, NoiseSchedule, validate_pair
 
-VarianceKind = Literal["posterior", "beta"]
-VARIANCE_KINDS: tuple[VarianceKind, ...] = ("posterior", "beta")
+VarianceKind = Literal["posterior", "beta", "none"]
+VARIANCE_KINDS: tuple[VarianceKind, ...] = ("posterior", "beta", "none")
 
 
 def ddpm_step(
@@ -32,11 +32,11 @@ def ddpm_step(
         schedule: the noise schedule.
         x_t: noisy sample (B, …), floating point.
         x_0: prediction of the clean sample, same shape.
-        noise: standard normal noise, same shape; not needed when t_prev is END.
+        noise: standard normal noise, same shape; not needed when t_prev is END or the variance "none".
         t: timestep of x_t.
         t_prev: the timestep to go to, smaller than t, or END.
-        variance: "posterior" for beta-tilde (the recycling and SegDiff papers), "beta" for the variance of the
-            forward step (SegDiff's release).
+        variance: "posterior" for beta-tilde (the recycling and SegDiff papers, cDAL's release), "beta" for the
+            variance of the forward step (SegDiff's release), "none" for the mean alone (cDAL's Algorithm 2).
 
     Returns:
         x_{t_prev}, same shape and dtype as x_t; x_0 itself when t_prev is END.
@@ -49,8 +49,11 @@ def ddpm_step(
     x_0 = x_0.to(x_t.dtype)
     if t_prev == END:
         return x_0
+    mean = posterior.x_0 * x_0 + posterior.x_t * x_t
+    if variance == "none":
+        return mean
     std = (posterior.variance if variance == "posterior" else posterior.beta) ** 0.5
-    return posterior.x_0 * x_0 + posterior.x_t * x_t + std * _required(noise, t).to(x_t.dtype)
+    return mean + std * _required(noise, t).to(x_t.dtype)
 
 
 def ddim_step(

@@ -78,7 +78,10 @@ def _assert_same_steps(mine: Any, theirs: Any) -> None:
             assert torch.allclose(got, expected, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("sampler", "options"), [("ddpm", {}), ("ddpm", {"variance": "beta"}), ("ddim", {"eta": 0.7})])
+@pytest.mark.parametrize(
+    ("sampler", "options"),
+    [("ddpm", {}), ("ddpm", {"variance": "beta"}), ("ddpm", {"variance": "none"}), ("ddim", {"eta": 0.7})],
+)
 def test_steps_are_those_of_the_samplers(sampler: Any, options: dict[str, Any]) -> None:
     scheduler = SegmentationScheduler(100, "segdiff", sampler=sampler, **options)
     scheduler.set_timesteps(6)

@@ -31,13 +31,14 @@ SCHEDULE = linear_schedule()
 WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "ddpm": (sample_ddpm, {}),
     "ddpm-beta": (sample_ddpm, {"variance": "beta"}),
+    "ddpm-mean": (sample_ddpm, {"variance": "none"}),
     "ddim": (sample_ddim, {}),
     "ddim-half": (sample_ddim, {"eta": 0.5}),
     "ddim-full": (sample_ddim, {"eta": 1.0}),
     "dpm_solver++": (sample_dpm_solver_pp, {}),
 }
 every_way = pytest.mark.parametrize("way", WAYS)
-marginal_ways = pytest.mark.parametrize("way", [way for way in WAYS if way != "ddpm-beta"])
+marginal_ways = pytest.mark.parametrize("way", [way for way in WAYS if way not in ("ddpm-beta", "ddpm-mean")])
 shapes = pytest.mark.parametrize("shape", [(3, 2, 4, 5), (3, 2, 4, 5, 3)], ids=["2-D", "3-D"])
 visits = pytest.mark.parametrize(
     "timesteps",
@@ -166,7 +167,7 @@ def test_noise_is_asked_for_once_a_random_step_and_not_for_the_last(way: str) ->
         return torch.zeros(1, 1, 2)
 
     sampler(_denoise, torch.zeros(1, 1, 2), SCHEDULE, SCHEDULE.timesteps(5), noise, **options)
-    assert calls == ([] if way in ("ddim", "dpm_solver++") else [0, 1, 2, 3])
+    assert calls == ([] if way in ("ddpm-mean", "ddim", "dpm_solver++") else [0, 1, 2, 3])
 
 
 @every_way

@@ -12,7 +12,7 @@ from torch import Tensor
 from medsegdiff.errors import SpecError
 from medsegdiff.networks.schedulers.schedule import END, NoiseSchedule
 from medsegdiff.networks.schedulers.steps import ddim_step, ddpm_step, dpm_solver_pp_step
-from medsegdiff.networks.schedulers.tables import linear_schedule
+from medsegdiff.networks.schedulers.tables import cdal_schedule, linear_schedule
 
 SCHEDULE = linear_schedule()
 X_T, X_0, NOISE = torch.randn(3, 2, 1, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -84,6 +84,18 @@ def test_beta_variance_adds_more_noise_to_the_same_mean() -> None:
     assert torch.allclose(large[1] - large[0], one * p.beta**0.5)
 
 
+def test_without_variance_the_step_goes_to_the_mean_and_needs_no_noise() -> None:
+    """As Algorithm 2 of Hejrati et al. (2024) prints it, with beta_t and abar of two neighbouring steps."""
+    schedule = cdal_schedule(4)
+    for t in (1, 2, 3):
+        abar, abar_prev, beta = schedule.alphas_cumprod[t], schedule.alphas_cumprod[t - 1], schedule.betas[t]
+        expected = (1 - beta).sqrt() * (1 - abar_prev) / (1 - abar) * X_T + abar_prev.sqrt() * beta / (1 - abar) * X_0
+        assert torch.allclose(ddpm_step(schedule, X_T, X_0, None, t, t - 1, variance="none"), expected)
+    zero = torch.zeros_like(X_0)
+    random = ddpm_step(SCHEDULE, X_T, X_0, zero, 500, 250)
+    assert torch.allclose(ddpm_step(SCHEDULE, X_T, X_0, None, 500, 250, variance="none"), random)
+
+
 def test_random_steps_ask_for_their_noise() -> None:
     for step in (ddpm_step, partial(ddim_step, eta=0.3)):
         with pytest.raises(SpecError, match="the step at timestep 500 is random and got no noise"):
@@ -91,7 +103,7 @@ def test_random_steps_ask_for_their_noise() -> None:
 
 
 def test_options_out_of_range_are_refused() -> None:
-    with pytest.raises(SpecError, match="variance 'learned' does not exist: choose one of posterior, beta"):
+    with pytest.raises(SpecError, match="variance 'learned' does not exist: choose one of posterior, beta, none"):
         ddpm_step(SCHEDULE, X_T, X_0, NOISE, 5, 4, variance="learned")  # type: ignore[arg-type]
     for eta in (-0.1, 1.1, float("nan")):
         with pytest.raises(SpecError, match=r"eta is .*from 0"):
