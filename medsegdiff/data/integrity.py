@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,9 @@ def read_checked(path: str | Path, *, spatial_dims: int, channels: int | None = 
     """Read one image and make sure that a network can work with it; arguments and errors as `check_image`."""
     path = Path(path)
     raw = read_image(path)
+    if spatial_dims == 2 and raw.array.ndim > 2 and raw.array.shape[2] == 1:
+        # NIfTI has no plane but a volume of one slice, (x, y, 1[, channels]).
+        raw = replace(raw, array=raw.array.squeeze(2))
     _check_axes(path, raw, spatial_dims=spatial_dims, channels=channels)
     _check_affine(path, raw.affine)
     _check_finite(path, raw.array)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from monai.data import CacheDataset, DataLoader
+from monai.data import CacheDataset, DataLoader, list_data_collate
 from monai.transforms import Compose, Randomizable
 from torch.utils.data import Sampler
 
@@ -105,7 +105,12 @@ class KeyedSampler(Sampler[EpochIndex]):
 
 
 def keyed_loader(
-    dataset: KeyedCacheDataset, *, batch_size: int, num_workers: int = 0, drop_last: bool | None = None
+    dataset: KeyedCacheDataset,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    drop_last: bool | None = None,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader:
     """A training loader over a keyed dataset, shuffled by the dataset's seed.
 
@@ -114,6 +119,7 @@ def keyed_loader(
         batch_size: samples a batch, on each process.
         num_workers: loader processes.
         drop_last: leave out a last batch that is not full; by default where at least one batch is full.
+        collate_fn: makes a batch of the samples, such as `slices_collate`; by default MONAI's, which stacks them.
     """
     sampler = KeyedSampler(len(dataset), seed=dataset.seed)
     if drop_last is None:
@@ -126,6 +132,7 @@ def keyed_loader(
         sampler=sampler,
         num_workers=num_workers,
         drop_last=drop_last,
+        collate_fn=list_data_collate if collate_fn is None else collate_fn,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
         # Else every new iterator takes a number from the global generator, which seeds the network's dropout; loader

@@ -59,9 +59,11 @@ class PhantomSpec:
         class_names: names of the foreground classes, for `dataset.json`; empty means "class 1", "class 2", ….
         contrast: by how much of the distance from fluid (0) to white matter (1) bodies are brighter than the other
             grey structures, -0.5 to 0.5; 0 makes them as bright, so that no threshold finds them.
+        intensity_range: smallest and largest value of every image, such as (0, 255) for pictures; None gives each
+            image a scale and an offset of its own, as in MR.
 
     Raises:
-        SpecError: for a shape, spacing, number, contrast or list of names that does not fit.
+        SpecError: for a shape, spacing, number, contrast, range or list of names that does not fit.
     """
 
     shape: tuple[int, ...]
@@ -71,6 +73,7 @@ class PhantomSpec:
     name: str = "phantom"
     class_names: tuple[str, ...] = ()
     contrast: float = 0.0
+    intensity_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         # Bundles give lists; tuples keep the specification hashable.
@@ -92,6 +95,12 @@ class PhantomSpec:
         if not -0.5 <= self.contrast <= 0.5:
             msg = f"phantom contrast {self.contrast}: -0.5 to 0.5 is allowed"
             raise SpecError(msg)
+        if self.intensity_range is not None:
+            low, high = (float(value) for value in self.intensity_range)
+            object.__setattr__(self, "intensity_range", (low, high))
+            if not low < high:
+                msg = f"phantom intensity_range {(low, high)}: the first value must be smaller than the second"
+                raise SpecError(msg)
         if self.class_names and len(self.class_names) != self.num_classes - 1:
             msg = (
                 f"phantom with {len(self.class_names)} class_names: give {self.num_classes - 1}, one a foreground class"
@@ -251,6 +260,7 @@ def _acquire(
     """The image of each channel: contrast, texture, bias field, noise, scale and offset."""
     ramps = [np.linspace(-1, 1, side, dtype=np.float32) for side in spec.shape]
     image = np.empty((spec.in_channels, *spec.shape), dtype=np.float32)
+    axes = tuple(range(1, image.ndim))
     for channel in range(spec.in_channels):
         # Every second channel is inverted and later ones are flatter, as T1 and T2 weighting differ.
         contrast = (-1) ** channel / (1 + 0.25 * channel)
@@ -261,7 +271,11 @@ def _acquire(
         signal = (signal + 0.5) * np.exp(bend)
         signal += _NOISE_SPREAD * rng.standard_normal(spec.shape, dtype=np.float32)
         image[channel] = signal * rng.lognormal(math.log(200), 0.7) + rng.uniform(-20, 60)
-    return image
+    if spec.intensity_range is None:
+        return image
+    low, high = spec.intensity_range
+    lowest, highest = image.min(axis=axes, keepdims=True), image.max(axis=axes, keepdims=True)
+    return low + (high - low) * (image - lowest) / (highest - lowest)
 
 
 def _write_cases(spec: PhantomSpec, folder: Path, *, cases: int, seed: int) -> None:

@@ -14,7 +14,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError, SpatialImage
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from medsegdiff.errors import DataError, one_line
 
@@ -22,6 +22,11 @@ NIFTI_SUFFIXES = (".nii.gz", ".nii")
 ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
 PICTURE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 IMAGE_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES + PICTURE_SUFFIXES
+
+# Modes of Pillow that are grey or RGB, with or without transparency; palettes are turned into these.
+_PICTURE_MODES = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+_PALETTE_MODES = ("P", "PA")
+_SUBFILE_TYPE, _REDUCED = 254, 1  # TIFF: the tag of a page, and its bit for a smaller copy of another page
 
 # A slice of a DICOM series may lie this fraction of the slice spacing beside its place on a regular grid.
 SLICE_TOLERANCE = 0.1
@@ -74,10 +79,12 @@ def case_name(path: str | Path) -> str:
 def read_image(path: str | Path) -> RawImage:
     """Read a NIfTI, MetaImage or NRRD file, a picture, or a folder that holds one DICOM series.
 
-    Pictures come in MONAI's order, (width, height[, channels]), as its `PILReader` gives them.
+    Pictures come in MONAI's order, (width, height[, channels]), as its `PILReader` gives them. A palette is replaced by
+    its colours, or by their one channel where all of them are grey. The pages of a TIFF are its channels.
 
     Raises:
-        DataError: missing, of no readable format, damaged, or a DICOM folder that is not one regular volume.
+        DataError: missing, of no readable format, damaged, a picture in other colours than grey or RGB or with pages
+            that are no channels, or a DICOM folder that is not one regular volume.
     """
     path = Path(path)
     try:
@@ -123,8 +130,45 @@ def _read_nifti(path: Path) -> RawImage:
 
 def _read_picture(path: Path) -> RawImage:
     with Image.open(path) as image:
-        array = np.asarray(image).swapaxes(0, 1)
+        if image.format == "TIFF":
+            pages = [_pixels(path, page) for page in ImageSequence.Iterator(image) if not _is_preview(page)]
+        else:
+            pages = [_pixels(path, image)]
+    if len({page.shape for page in pages}) != 1 or (len(pages) > 1 and pages[0].ndim > 2):
+        msg = (
+            f"{path}: got {len(pages)} pages that are no channels of one picture; allowed are one page, or grey pages "
+            "of one size; save the right page as a file of its own"
+        )
+        raise DataError(msg)
+    array = (pages[0] if len(pages) == 1 else np.stack(pages, axis=-1)).swapaxes(0, 1)
     return RawImage(array, np.eye(4), array.dtype)
+
+
+def _is_preview(page: Image.Image) -> bool:
+    tags = getattr(page, "tag_v2", {})
+    return page.tell() > 0 and bool(tags.get(_SUBFILE_TYPE, 0) & _REDUCED)
+
+
+def _pixels(path: Path, image: Image.Image) -> NDArray[Any]:
+    """The pixels of one page, (height, width[, channels])."""
+    cut = image.mode in ("RGB", "RGBA") and _has_16_bits(image)
+    if cut or image.mode not in _PICTURE_MODES + _PALETTE_MODES:
+        got = "16-bit colours" if cut else f"a picture of mode {image.mode}"
+        msg = f"{path}: got {got}; allowed are grey of any depth and 8-bit RGB; convert it to one of these"
+        raise DataError(msg)
+    if image.mode not in _PALETTE_MODES:
+        return np.asarray(image)
+    transparent = image.mode == "PA" or "transparency" in image.info
+    array = np.asarray(image.convert("RGBA" if transparent else "RGB"))
+    is_grey = bool((array[..., :3] == array[..., :1]).all())
+    return (array[..., [0, 3]] if transparent else array[..., 0]) if is_grey else array
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Whether the file has 16 bits a channel: of colours Pillow keeps the upper 8, which may be nothing but zeros."""
+    arguments = [tile[3] for tile in getattr(image, "tile", ())]
+    modes = [entry for entries in arguments for entry in (entries if isinstance(entries, tuple) else (entries,))]
+    return any(";16" in str(mode) for mode in modes)
 
 
 def _read_itk(path: Path) -> RawImage:

@@ -16,8 +16,8 @@ from ignite.engine import Engine, Events
 from monai.data.meta_tensor import MetaTensor
 
 from medsegdiff.errors import DataError, SpecError
-from medsegdiff.metrics.segmentation import METRICS, ClassMetrics, case_metrics
-from medsegdiff.metrics.summary import format_table, summarise, write_metrics
+from medsegdiff.metrics.segmentation import ClassMetrics, case_metrics
+from medsegdiff.metrics.summary import TITLES, format_table, summarise, summarised_metrics, write_metrics
 
 logger = logging.getLogger("medsegdiff")
 
@@ -31,10 +31,13 @@ class MetricsReport:
     Attach it to an evaluator with `decollate=True` (MONAI's default): `engine.state.output` is then a list of dicts.
     When the run is completed, `metrics.csv` and `summary.json` stand in `output_dir`, the table is logged to the logger
     "medsegdiff", and `engine.state.metrics` holds `mean_dice`, `dice_<class>`, `mean_hd95`, … and the counts
-    `n_missed`, `n_spurious` and `n_absent`. A case is called after the file of its label (without folder and
-    extension; with as many folders as names need to differ). In several processes the rows of all are gathered and
-    the first process writes; use a sampler that does not repeat cases (`even_divisible=False`), a repeated case is
-    counted again, under a numbered name and with a warning.
+    `n_missed`, `n_spurious` and `n_absent`. Files and metrics hold all that cases are measured by (see
+    `medsegdiff.metrics.segmentation`; some for 2-D images only), the table a few.
+
+    A case is called after the file of its label (without folder and extension; with as many folders as names need to
+    differ). In several processes the rows of all are gathered and the first process writes; use a sampler that does
+    not repeat cases (`even_divisible=False`), a repeated case is counted again, under a numbered name and with a
+    warning.
 
     Args:
         output_dir: folder for the two files; made when it does not exist.
@@ -44,8 +47,10 @@ class MetricsReport:
             one-hot mask (K, *S), K = classes with background, of which the largest wins; the truth is a label map
             (1, *S) as MetaTensor, whose `pixdim` is the spacing in mm.
         settings: how the predictions were made (method, sampler, steps, draws, seed, …); written beside the metrics.
+        table_metrics: which metrics the table shows, by name such as "precision"; by default the usual four.
 
     Raises:
+        SpecError: a metric for the table that does not exist.
         DataError: while running, for a case that cannot be measured: no spacing, two grids, wrong channels or values.
         SpecError: while running, for items that were not decollated or lack a key.
     """
@@ -58,12 +63,17 @@ class MetricsReport:
         nsd_tolerance: float = 1.0,
         keys: tuple[str, str] = ("pred", "label"),
         settings: Mapping[str, Any] | None = None,
+        table_metrics: Sequence[str] | None = None,
     ) -> None:
+        if unknown := [metric for metric in table_metrics or () if metric not in TITLES]:
+            msg = f"metrics {', '.join(unknown)} do not exist; use some of {', '.join(TITLES)}"
+            raise SpecError(msg)
         self.output_dir = output_dir
         self.class_names = tuple(class_names)
         self.nsd_tolerance = nsd_tolerance
         self.keys = keys
         self.settings = {"nsd_tolerance": nsd_tolerance, **(settings or {})}
+        self.table_metrics = table_metrics
         self._measured: list[_Measured] = []
 
     def attach(self, engine: Engine) -> None:
@@ -120,7 +130,8 @@ class MetricsReport:
         engine.state.metrics.update(_flat(summary))
         if idist.get_rank() == 0:
             csv_path, json_path = write_metrics(rows, summary, self.output_dir, settings=self.settings)
-            logger.info("metrics of %d cases, mean ± std:\n%s", summary["n_cases"], format_table(summary))
+            table = format_table(summary, metrics=self.table_metrics)
+            logger.info("metrics of %d cases, mean ± std:\n%s", summary["n_cases"], table)
             logger.info("wrote %s and %s", csv_path, json_path)
 
 
@@ -196,7 +207,8 @@ def _gather(measured: list[_Measured]) -> list[_Measured]:
 
 def _flat(summary: Mapping[str, Any]) -> dict[str, float]:
     """The summary as `engine.state.metrics` holds it."""
-    flat = {f"mean_{metric}": summary["mean"][metric]["mean"] for metric in METRICS}
+    metrics = summarised_metrics(summary)
+    flat = {f"mean_{metric}": summary["mean"][metric]["mean"] for metric in metrics}
     for name, entry in summary["classes"].items():
-        flat |= {f"{metric}_{name}": entry[metric]["mean"] for metric in METRICS}
+        flat |= {f"{metric}_{name}": entry[metric]["mean"] for metric in metrics}
     return flat | {key: summary["mean"][key] for key in ("n_missed", "n_spurious", "n_absent")}

@@ -39,12 +39,14 @@ class SamplerValidation:
         samplers: a further sampler to validate, or several.
         metric: name in the evaluator's metrics, the larger the better.
         interval: epochs between two validations; the last epoch is always validated.
+        draws: segmentations averaged in validation, whatever the run's own number: its 30 draws of SegDiff, say, would
+            make validation cost more than training.
         patience: validations without improvement after which training stops; None for no early stop.
         min_delta: what counts as an improvement for the early stop.
 
     Raises:
         SpecError: samplers that do not exist, further ones for a supervised network, the run's own among them; a
-            patience below 1.
+            patience or a number of draws below 1.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class SamplerValidation:
         samplers: str | Sequence[str] = (),
         metric: str = "val_mean_dice",
         interval: int = 1,
+        draws: int = 1,
         patience: int | None = None,
         min_delta: float = 1e-4,
     ) -> None:
@@ -65,6 +68,9 @@ class SamplerValidation:
             get_sampler(name)
         if patience is not None and patience < 1:
             msg = f"patience is {patience}; give at least 1 validation, or leave it out for no early stop"
+            raise SpecError(msg)
+        if draws < 1:
+            msg = f"validation was asked for with {draws} draws; give at least 1"
             raise SpecError(msg)
         if samplers and (network.supervised or spec.sampler in samplers):
             msg = (
@@ -79,6 +85,7 @@ class SamplerValidation:
         self.samplers = (spec.sampler, *samplers)
         self.metric = metric
         self.interval = interval
+        self.draws = draws
         self.best = dict.fromkeys(self.samplers, float("-inf"))
         self._patience = patience
         self._min_delta = min_delta
@@ -97,7 +104,7 @@ class SamplerValidation:
         if epoch % self.interval and epoch != engine.state.max_epochs:
             return
         for sampler in self.samplers:
-            self.network.set_sampling(sampler=sampler)
+            self.network.set_sampling(sampler=sampler, draws=self.draws)
             self.validator.run(epoch)
             score = self._score(self.validator)
             logger.info(
@@ -111,7 +118,8 @@ class SamplerValidation:
             self._keep_best(sampler, score)
             if sampler == self.spec.sampler and self._early_stop is not None:
                 self._early_stop(self.validator)
-        self.network.set_sampling(sampler=self.spec.sampler, sampler_options=self.spec.sampler_options)
+        spec = self.spec
+        self.network.set_sampling(sampler=spec.sampler, sampler_options=spec.sampler_options, draws=spec.draws)
 
     def weights_path(self, sampler: str) -> Path:
         """Where the best weights of a sampler are kept."""

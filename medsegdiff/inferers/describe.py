@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from medsegdiff.inferers.ensemble import EnsembleSegmenter
+from medsegdiff.inferers.slicewise import Segmenter
 from medsegdiff.methods import RunSpec, spec_path
-from medsegdiff.networks.segmenter import DiffusionSegmenter
 
 
-def describe_members(
-    network: DiffusionSegmenter | EnsembleSegmenter, weights: str | Sequence[str]
-) -> list[dict[str, Any]]:
+def describe_members(network: Segmenter, weights: str | Sequence[str]) -> list[dict[str, Any]]:
     """For each member: its weights file, method and size, and for those that sample the sampler, steps and draws."""
     files = [weights] if isinstance(weights, (str, os.PathLike)) else list(weights)
     members = network.segmenters if isinstance(network, EnsembleSegmenter) else [network]
@@ -27,9 +25,7 @@ def describe_members(
     return entries
 
 
-def sampling_settings(
-    network: DiffusionSegmenter | EnsembleSegmenter, weights: str | Sequence[str], seed: int
-) -> dict[str, Any]:
+def sampling_settings(network: Segmenter, weights: str | Sequence[str], seed: int) -> dict[str, Any]:
     """The same as one flat row for a table: what members do not share is joined by "+"."""
     members = describe_members(network, weights)
     row: dict[str, Any] = {}

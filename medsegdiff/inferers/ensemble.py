@@ -18,19 +18,20 @@ class EnsembleSegmenter(nn.Module):
     Every member has the same weight, however many draws it takes.
 
     Args:
-        members: at least two segmenters with the same image channels, classes and spatial axes.
+        members: at least two segmenters with the same image channels, classes and spatial axes; 2-D networks among 3-D
+            ones each within a `SlicewiseSegmenter`.
 
     Raises:
         SpecError: fewer than two members, or members that differ.
     """
 
-    def __init__(self, members: Sequence[DiffusionSegmenter]) -> None:
+    def __init__(self, members: Sequence[Any]) -> None:
         super().__init__()
         if len(members) < 2:
             msg = f"got an ensemble of {len(members)}; allowed are two members or more: use a single segmenter itself"
             raise SpecError(msg)
         for what, values in (
-            ("spatial axes", [getattr(member.denoiser, "spatial_dims", None) for member in members]),
+            ("spatial axes", [_spatial_axes(member) for member in members]),
             ("image channels", [getattr(member.denoiser, "image_channels", None) for member in members]),
             ("classes", [member.codec.num_classes for member in members]),
         ):
@@ -80,3 +81,8 @@ class EnsembleSegmenter(nn.Module):
         within = torch.stack([result.variance for result in results]).mean(dim=0)  # (B, K, *S)
         between = means.var(dim=0, correction=0)  # (B, K, *S)
         return Segmentation(means.mean(dim=0), within + between, sum(result.draws for result in results))
+
+
+def _spatial_axes(member: Any) -> int | None:
+    """Of the images that a member takes: what goes slice by slice says itself that it takes volumes."""
+    return getattr(member, "spatial_dims", None) or getattr(member.denoiser, "spatial_dims", None)

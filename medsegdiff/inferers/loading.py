@@ -11,9 +11,9 @@ import torch
 
 from medsegdiff.errors import SpecError, WeightsError
 from medsegdiff.inferers.ensemble import EnsembleSegmenter
+from medsegdiff.inferers.slicewise import Segmenter, for_images_of
 from medsegdiff.methods import SIZES, RunSpec, get_method, load_segmenter, spec_path
 from medsegdiff.networks.blocks.autocast import amp_dtype
-from medsegdiff.networks.segmenter import DiffusionSegmenter
 
 Weights = str | os.PathLike[str]
 
@@ -27,8 +27,10 @@ def load_network(
     seed: int = 0,
     amp: str = "off",
     device: str | torch.device = "cpu",
+    spatial_dims: int | None = None,
+    slices_per_batch: int = 32,
     **wanted: Any,
-) -> DiffusionSegmenter | EnsembleSegmenter:
+) -> Segmenter:
     """Load a segmenter, or an ensemble from several weights files, for inference.
 
     Args:
@@ -39,10 +41,14 @@ def load_network(
         seed: of the sampling noise.
         amp: "auto", "bf16", "fp16" or "off".
         device: "auto", "cpu", "cuda" or what else torch knows.
+        spatial_dims: spatial axes of the images to segment; a 2-D network goes through volumes slice by slice. None
+            for those of the network.
+        slices_per_batch: slices that such a network takes at once, see `SlicewiseSegmenter`.
         **wanted: fields of the specification that must agree, such as `method`; None asks for nothing.
 
     Raises:
-        SpecError: a setting that does not exist, or members of an ensemble that do not fit each other.
+        SpecError: a setting that does not exist, a 3-D network for 2-D images, or members of an ensemble that do not
+            fit each other.
         WeightsError: weights that are missing, unreadable, or of another run than wanted.
     """
     if wanted.get("method") is not None:
@@ -58,10 +64,15 @@ def load_network(
             msg = f"{file} is no file; give the path of a model.pt, or train one"
             raise WeightsError(msg)
     if len(files) > 1:
-        _check_members(files)
-    members = [load_segmenter(file, seed=seed, amp=amp, device=device, **wanted) for file in files]
-    for member in members:
+        # Where that of the images is known, members are brought to it.
+        _check_members(files, ("task", "class_names", "in_channels", *(() if spatial_dims else ("spatial_dims",))))
+    members: list[Any] = []
+    for file in files:
+        member: Segmenter = load_segmenter(file, seed=seed, amp=amp, device=device, **wanted)
         member.set_sampling(sampler=sampler, steps=steps, draws=draws)
+        if spatial_dims is not None:
+            member = for_images_of(member, spatial_dims, slices_per_batch=slices_per_batch)
+        members.append(member.eval())
     return members[0] if len(members) == 1 else EnsembleSegmenter(members).eval()
 
 
@@ -117,10 +128,10 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return found
 
 
-def _check_members(files: Sequence[Weights]) -> None:
+def _check_members(files: Sequence[Weights], names: Sequence[str]) -> None:
     first, *rest = [RunSpec.read(spec_path(file)) for file in files]
     for file, spec in zip(files[1:], rest, strict=True):
-        for name in ("task", "class_names", "in_channels", "spatial_dims"):
+        for name in names:
             if getattr(spec, name) != getattr(first, name):
                 msg = (
                     f"{file} has {name}={getattr(spec, name)!r} and {files[0]} has {getattr(first, name)!r}; "

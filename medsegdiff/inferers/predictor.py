@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 
 from medsegdiff.errors import DataError, SpecError, find_user_error
 from medsegdiff.inferers.describe import describe_members
-from medsegdiff.inferers.ensemble import EnsembleSegmenter
 from medsegdiff.inferers.loading import resolve_device
 from medsegdiff.inferers.sampling import VARIANCE, Sampling, largest_variance
-from medsegdiff.networks.segmenter import DiffusionSegmenter
+from medsegdiff.inferers.slicewise import Segmenter
 
 CONFIG = Path("configs") / "inference.json"
 
@@ -115,7 +114,7 @@ class BundlePredictor:
         }
         parser = _parse(self.bundle_dir / CONFIG, overrides)
         with _plain_user_errors(), _quiet_readers():
-            self.network: DiffusionSegmenter | EnsembleSegmenter = parser.get_parsed_content("network_def")
+            self.network: Segmenter = parser.get_parsed_content("network_def")
             self.preprocessing: Compose = parser.get_parsed_content("preprocessing")
             self.inferer: Sampling = parser.get_parsed_content("inferer")
             postprocessing: Compose = parser.get_parsed_content("postprocessing")

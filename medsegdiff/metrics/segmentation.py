@@ -1,9 +1,10 @@
-"""Dice, HD95, NSD, IoU, precision and recall of one case, class by class, in millimetres.
+"""Dice, HD95, NSD, IoU, precision and recall of one case, class by class, in millimetres; outlines and regions in 2-D.
 
-All six come from MONAI, one binary mask a class, the background left out. The definitions, for the masks P (prediction)
-and T (truth) of a class:
+The first six come from MONAI, one binary mask a class, the background left out. The definitions, for the masks P
+(prediction) and T (truth) of a class:
 
 * **dice** 2|P∩T| / (|P|+|T|), **iou** |P∩T| / |P∪T|, **precision** |P∩T| / |P|, **recall** |P∩T| / |T|, over voxels.
+  Dice is the F1 of the papers on pictures, and the mean of iou over images their mIoU: of the foreground alone.
 * The *surface* of a mask is its voxels that have a face neighbour outside of the mask; beyond the edge of the image
   counts as outside. Distances run between the centres of surface voxels, exact and Euclidean, in mm.
 * **hd95** the larger of two numbers: the 95th percentile (linear interpolation) of the distances from the surface of P
@@ -13,20 +14,26 @@ and T (truth) of a class:
   other surface (arXiv 2111.05408). Each surface voxel counts once, whatever the area of its faces. A distance within
   one part in 10 000 of the tolerance is inside, because the spacing in a header is rounded: at 1 mm voxels and 1 mm
   tolerance a spacing of 1.0000001 would otherwise turn a perfect score into a poor one.
+* In 2-D only, in pixels: **boundary_f** the boundary F-measure averaged over tolerances of 1 to 5 pixels,
+  **weighted_coverage** the best IoU of each connected region of T with one of P, weighted by area, and **area_ratio**
+  min(|P|, |T|) / max(|P|, |T|), which the release of SegDiff calls weighted coverage. See `medsegdiff.metrics.boundary`
+  and `medsegdiff.metrics.coverage`.
+
+A picture without a scale has a spacing of 1: read pixels where it says mm.
 
 The rule for empty masks; a structure that was missed never drops out of a mean:
 
-========== ===== ========== ==================== =================== ==========================================
-status     truth prediction dice, iou, precision nsd, recall         hd95
-========== ===== ========== ==================== =================== ==========================================
-present    some  some       as defined           as defined          as defined
-missed     some  none       0                    0, 0                the diagonal of the image, in mm
-spurious   none  some       0                    0, NaN              the diagonal of the image, in mm
-absent     none  none       NaN                  NaN, NaN            NaN
-========== ===== ========== ==================== =================== ==========================================
+======== ===== ========== ========================= ========== =========================
+status   truth prediction recall, weighted_coverage the others hd95
+======== ===== ========== ========================= ========== =========================
+present  some  some       as defined                as defined as defined
+missed   some  none       0                         0          the diagonal of the image
+spurious none  some       NaN                       0          the diagonal of the image
+absent   none  none       NaN                       NaN        NaN
+======== ===== ========== ========================= ========== =========================
 
 NaN means undefined: left out of means, and counted beside them. The diagonal is sqrt(Σ (n_i · spacing_i)²) over the
-axes of the grid that was given, an upper bound of every distance in it.
+axes of the grid that was given, in mm, an upper bound of every distance in it.
 """
 
 from __future__ import annotations
@@ -49,8 +56,11 @@ from monai.utils.type_conversion import convert_to_numpy
 from scipy import ndimage
 
 from medsegdiff.errors import DataError, SpecError
+from medsegdiff.metrics.boundary import boundary_f
+from medsegdiff.metrics.coverage import area_ratio, regions, weighted_coverage
 
 METRICS = ("dice", "hd95", "nsd", "iou", "precision", "recall")
+METRICS_2D = ("boundary_f", "weighted_coverage", "area_ratio")
 
 Status = Literal["present", "missed", "spurious", "absent"]
 
@@ -73,6 +83,9 @@ class ClassMetrics:
         iou: in [0, 1], or NaN.
         precision: in [0, 1], or NaN.
         recall: in [0, 1], or NaN.
+        boundary_f: in [0, 1], or NaN; None in 3-D.
+        weighted_coverage: in [0, 1], or NaN; None in 3-D.
+        area_ratio: in [0, 1], or NaN; None in 3-D.
         prediction_voxels: number of voxels of the class in the prediction.
         truth_voxels: number of voxels of the class in the truth.
         prediction_volume: mm³ of the class in the prediction (mm² in 2-D).
@@ -89,6 +102,9 @@ class ClassMetrics:
     iou: float
     precision: float
     recall: float
+    boundary_f: float | None = None
+    weighted_coverage: float | None = None
+    area_ratio: float | None = None
     prediction_voxels: int
     truth_voxels: int
     prediction_volume: float
@@ -142,6 +158,8 @@ def case_metrics(
         n_p, n_t = int(np.count_nonzero(p)), int(np.count_nonzero(t))
         status = _status(n_p, n_t)
         values = _present(p, t, mm, nsd_tolerance) if status == "present" else _empty(status, diagonal)
+        if true.ndim == 2:
+            values |= _planar(predicted == label, true == label)
         rows.append(
             ClassMetrics(
                 case=case,
@@ -159,7 +177,7 @@ def case_metrics(
 
 
 def _present(p: np.ndarray, t: np.ndarray, spacing: list[float], nsd_tolerance: float) -> dict[str, float]:
-    """The six metrics of two masks (*S) that both hold a voxel."""
+    """`METRICS` of two masks (*S) that both hold a voxel."""
     either = p | t
     # MONAI counts in float32, which is inexact above 2**24 voxels; true negatives enter none of the four overlap
     # metrics, so only voxels of either mask are counted. As uint8 because the sum of two bools is a bool.
@@ -180,8 +198,17 @@ def _present(p: np.ndarray, t: np.ndarray, spacing: list[float], nsd_tolerance: 
     }
 
 
+def _planar(p: np.ndarray, t: np.ndarray) -> dict[str, float]:
+    """The metrics of 2-D of two masks on the whole image, whose edge has no boundary."""
+    return {
+        "boundary_f": boundary_f(p, t),
+        "weighted_coverage": weighted_coverage(regions(p), regions(t)),
+        "area_ratio": area_ratio(p, t),
+    }
+
+
 def _empty(status: Status, diagonal: float) -> dict[str, float]:
-    """The six metrics where at least one of the masks is empty."""
+    """`METRICS` where at least one of the masks is empty."""
     if status == "missed":
         return {**_OVERLAP_MISSED, "hd95": diagonal}
     if status == "spurious":

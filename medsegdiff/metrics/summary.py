@@ -9,16 +9,26 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medsegdiff.errors import DataError, SpecError
-from medsegdiff.metrics.segmentation import METRICS, ClassMetrics
+from medsegdiff.metrics.segmentation import METRICS, METRICS_2D, ClassMetrics
 
-_TITLES = {"dice": "Dice", "hd95": "HD95 mm", "nsd": "NSD", "iou": "IoU", "precision": "Precision", "recall": "Recall"}
+TITLES = {
+    "dice": "Dice",
+    "hd95": "HD95 mm",
+    "nsd": "NSD",
+    "iou": "IoU",
+    "precision": "Precision",
+    "recall": "Recall",
+    "boundary_f": "Boundary F",
+    "weighted_coverage": "WCov",
+    "area_ratio": "Area ratio",
+}
 _COUNTS = ("n_cases", "n_missed", "n_spurious", "n_absent")
 
 
@@ -40,7 +50,7 @@ def summarise(
         `{"n_cases", "confidence", "classes": {name: summary}, "mean": summary}`. A summary holds `n_cases`, `n_missed`,
         `n_spurious` and `n_absent` (for "mean": summed over classes, but `n_cases`), and for every metric `mean`,
         `std` (sample, n-1), `median`, `n` (defined values), `ci_low` and `ci_high` (percentile bootstrap of the mean;
-        NaN for fewer than two values).
+        NaN for fewer than two values). The metrics are `METRICS`, and `METRICS_2D` where a case was measured by them.
 
     Raises:
         DataError: there are no rows, or a case has a class twice.
@@ -62,36 +72,61 @@ def summarise(
     def statistics(values: np.ndarray) -> dict[str, float]:
         return _statistics(values, confidence=confidence, n_resamples=n_resamples, seed=seed)
 
-    table = {metric: np.full((len(cases), len(names)), math.nan) for metric in METRICS}
-    for row in rows:
-        for metric in METRICS:
-            table[metric][cases[row.case], names.index(row.class_name)] = getattr(row, metric)
+    planar = [metric for metric in METRICS_2D if any(getattr(row, metric) is not None for row in rows)]
+    table = {metric: np.full((len(cases), len(names)), math.nan) for metric in (*METRICS, *planar)}
+    for metric, values in table.items():
+        for row in rows:
+            values[cases[row.case], names.index(row.class_name)] = getattr(row, metric)  # None becomes NaN
     classes: dict[str, dict[str, Any]] = {}
     for column, name in enumerate(names):
         statuses = [row.status for row in rows if row.class_name == name]
         counts = {f"n_{status}": statuses.count(status) for status in ("missed", "spurious", "absent")}
         classes[name] = {"n_cases": len(statuses), **counts}
-        classes[name] |= {metric: statistics(table[metric][:, column]) for metric in METRICS}
+        classes[name] |= {metric: statistics(values[:, column]) for metric, values in table.items()}
     mean: dict[str, Any] = {key: sum(classes[name][key] for name in names) for key in _COUNTS}
     mean["n_cases"] = len(cases)
-    mean |= {metric: statistics(_nanmean_over_classes(table[metric])) for metric in METRICS}
+    mean |= {metric: statistics(_nanmean_over_classes(values)) for metric, values in table.items()}
     return {"n_cases": len(cases), "confidence": confidence, "classes": classes, "mean": mean}
 
 
-def format_table(summary: Mapping[str, Any]) -> str:
+def summarised_metrics(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """The metrics that a summary of `summarise` holds, in their usual order."""
+    return tuple(metric for metric in (*METRICS, *METRICS_2D) if metric in summary["mean"])
+
+
+def printed_metrics(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """The four metrics that say most, in as narrow a table as a terminal holds: others in 2-D than in 3-D."""
+    planar = "boundary_f" in summarised_metrics(summary)
+    return ("dice", "iou", "hd95", "boundary_f") if planar else ("dice", "iou", "hd95", "nsd")
+
+
+def format_table(summary: Mapping[str, Any], *, metrics: Sequence[str] | None = None) -> str:
     """A plain-text table of what `summarise` returned.
 
     A line for each class (mean ± std), then the mean over classes and its interval; `n/a` where nothing was defined.
     The counts are of cases whose truth alone (missed), prediction alone (spurious) or neither (absent) holds the class;
     in the line of the mean they are sums over classes.
+
+    Args:
+        summary: what `summarise` returned.
+        metrics: which to show, by default `printed_metrics`.
+
+    Raises:
+        SpecError: a metric that the summary does not hold.
     """
-    header = ["class", "cases", "missed", "spurious", "absent", *(_TITLES[metric] for metric in METRICS)]
+    metrics = printed_metrics(summary) if metrics is None else tuple(metrics)
+    known = summarised_metrics(summary)
+    if unknown := [metric for metric in metrics if metric not in known]:
+        msg = f"cannot show {', '.join(unknown)}; these cases were measured by {', '.join(known)}"
+        raise SpecError(msg)
+    header = ["class", "cases", "missed/spurious/absent", *(TITLES[metric] for metric in metrics)]
     lines = [header]
     for name, entry in [*summary["classes"].items(), ("mean", summary["mean"])]:
-        cells = [_spread(entry[metric], _digits(metric)) for metric in METRICS]
-        lines.append([name, *(str(entry[key]) for key in _COUNTS), *cells])
-    intervals = [_interval(summary["mean"][metric], _digits(metric)) for metric in METRICS]
-    lines.append([f"{100 * summary['confidence']:g} % CI", *("" for _ in _COUNTS), *intervals])
+        counts = "/".join(str(entry[key]) for key in _COUNTS[1:])
+        cells = [_spread(entry[metric], _digits(metric)) for metric in metrics]
+        lines.append([name, str(entry["n_cases"]), counts, *cells])
+    intervals = [_interval(summary["mean"][metric], _digits(metric)) for metric in metrics]
+    lines.append([f"{100 * summary['confidence']:g} % CI", "", "", *intervals])
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
 
     rendered = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines]
@@ -108,7 +143,7 @@ def write_metrics(
 ) -> tuple[Path, Path]:
     """Write `metrics.csv` (a row for each case and class) and `summary.json`; each appears whole or not at all.
 
-    Undefined values are `nan` in the table and null in the JSON file.
+    Undefined values are `nan` in the table and null in the JSON file; what no case was measured by has no column.
 
     Args:
         rows: the measured rows.
@@ -128,11 +163,13 @@ def write_metrics(
     if clash := sorted(set(settings) & set(columns)):
         msg = f"settings holds {', '.join(clash)}, which name columns of the metrics; rename these settings"
         raise SpecError(msg)
+    columns = [c for c in columns if c not in METRICS_2D or any(getattr(row, c) is not None for row in rows)]
     table = io.StringIO()
     writer = csv.DictWriter(table, [*columns, *settings], lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: _cell(value) for key, value in {**asdict(row), **settings}.items()})
+        values = {column: getattr(row, column) for column in columns}
+        writer.writerow({key: _cell(value) for key, value in {**values, **settings}.items()})
     report = json.dumps(_strict({"settings": settings, **summary}), indent=2, ensure_ascii=False, default=str) + "\n"
 
     csv_path, json_path = Path(folder) / "metrics.csv", Path(folder) / "summary.json"

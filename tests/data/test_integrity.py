@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from medsegdiff.data.integrity import GRID_TOLERANCE, check_image, check_pair
+from medsegdiff.data.integrity import GRID_TOLERANCE, check_image, check_pair, read_checked
 from medsegdiff.errors import DataError
 
 SHAPES = {2: (8, 6), 3: (8, 6, 4)}
@@ -52,6 +52,16 @@ def test_a_sound_image_gives_its_facts(tmp_path, spatial_dims, channels):
     np.testing.assert_array_equal(facts.affine, np.diag([2.0, 3.0, 4.0, 1.0]))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_volume_of_one_slice_is_a_plane(tmp_path, channels):
+    array = _image((8, 6, 1, channels) if channels > 1 else (8, 6, 1))
+    raw, facts = read_checked(_save(tmp_path / "image.nii.gz", array), spatial_dims=2, channels=channels)
+    assert (facts.shape, facts.channels) == ((8, 6), channels)
+    np.testing.assert_array_equal(raw.array, array[:, :, 0])
+    label = _save(tmp_path / "label.nii.gz", _label((8, 6, 1)))
+    assert check_pair(tmp_path / "image.nii.gz", label, num_classes=3, spatial_dims=2, channels=channels).class_voxels
+
+
 def test_any_number_of_channels_is_allowed_where_none_is_asked_for(tmp_path):
     path = _save(tmp_path / "image.nii.gz", _image((*SHAPES[3], 5)))
     assert check_image(path, spatial_dims=3).channels == 5
@@ -77,6 +87,32 @@ def test_a_pair_of_pictures_is_checked_in_2d(tmp_path):
     Image.fromarray(_label((6, 8))).save(tmp_path / "label.png")
     findings = check_pair(tmp_path / "image.jpg", tmp_path / "label.png", num_classes=3, spatial_dims=2, channels=3)
     assert findings.image.shape == (8, 6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels", "message"),
+    [
+        ("RGB", 1, r"\(3 channels\); allowed is a 2-D image with 1 channel"),
+        ("L", 3, r"\(1 channel\); allowed is a 2-D image with 3 channels"),
+        ("LA", 1, r"\(2 channels\); allowed is a 2-D image with 1 channel"),
+        ("RGBA", 3, r"\(4 channels\); allowed is a 2-D image with 3 channels"),
+    ],
+)
+def test_a_picture_of_other_channels_is_refused_in_one_line(tmp_path, mode, channels, message):
+    path = tmp_path / "image.png"
+    Image.new(mode, (8, 6)).save(path)
+    with pytest.raises(DataError, match=message) as caught:
+        check_image(path, spatial_dims=2, channels=channels)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_label_of_colours_in_a_palette_is_refused(tmp_path):
+    Image.fromarray(_image((6, 8), np.uint8)).save(tmp_path / "image.png")
+    label = Image.fromarray(_label((6, 8))).convert("P")
+    label.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    label.save(tmp_path / "label.png")
+    with pytest.raises(DataError, match=r"label\.png: got 3-D data .*\(3 channels\); allowed is .* with 1 channel"):
+        check_pair(tmp_path / "image.png", tmp_path / "label.png", num_classes=3, spatial_dims=2)
 
 
 def test_image_and_label_may_have_different_formats(pair, tmp_path):

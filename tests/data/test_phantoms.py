@@ -83,6 +83,14 @@ class TestMakePhantom:
         # The first channel has the contrast of T1 weighting: bodies become brighter in it everywhere.
         assert (bright[0][label > 0] > flat[0][label > 0]).all()
 
+    def test_a_range_is_filled_by_every_channel(self, spec: PhantomSpec) -> None:
+        image, _ = make_phantom(replace(spec, intensity_range=(0, 255)), 3)
+        free, _ = make_phantom(spec, 3)
+        for channel, of_its_own in zip(image, free, strict=True):
+            assert channel.dtype == np.float32
+            assert (channel.min(), channel.max()) == (0, 255)
+            assert np.corrcoef(channel.ravel(), of_its_own.ravel())[0, 1] > 0.9999
+
     def test_scale_and_offset_of_the_intensity_differ_between_images(self, spec: PhantomSpec) -> None:
         spreads = [make_phantom(spec, seed)[0][0].std() for seed in range(6)]
         assert max(spreads) > 1.5 * min(spreads)
@@ -203,6 +211,7 @@ class TestBadInput:
             ({"class_names": ("tumour",)}, "give 2"),
             ({"name": "../elsewhere"}, "choose another"),
             ({"contrast": 0.6}, "-0.5 to 0.5 is allowed"),
+            ({"intensity_range": (255, 0)}, "must be smaller"),
         ],
     )
     def test_a_specification_that_does_not_fit_is_refused(self, wrong: dict[str, object], message: str) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+import struct
+import zlib
 
 import nibabel
 import numpy as np
@@ -9,6 +11,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from medsegdiff.data.reading import case_name, image_suffix, read_image
+from medsegdiff.data.writer import write_images
 from medsegdiff.errors import DataError
 
 OBLIQUE = np.array(
@@ -64,6 +67,103 @@ def test_pictures_come_as_width_height_channels(tmp_path, suffix, mode, channels
     raw = read_image(tmp_path / f"image{suffix}")
     assert raw.array.shape == ((7, 5, channels) if channels else (7, 5))
     np.testing.assert_array_equal(raw.affine, np.eye(4))
+
+
+def _palette(path, colours, **options):
+    image = Image.new("P", (3, 2))
+    image.putpalette(colours)
+    image.putpixel((2, 1), 1)
+    image.save(path, **options)
+    return path
+
+
+def test_a_palette_is_replaced_by_its_colours(tmp_path):
+    array = read_image(_palette(tmp_path / "a.png", [200, 10, 0, 1, 2, 3])).array
+    assert array.shape == (3, 2, 3)
+    assert array[2, 1].tolist() == [1, 2, 3]
+    assert array[0, 0].tolist() == [200, 10, 0]
+
+
+def test_a_palette_of_greys_is_one_channel(tmp_path):
+    array = read_image(_palette(tmp_path / "a.png", [255, 255, 255, 7, 7, 7])).array
+    assert array.tolist() == [[255, 255], [255, 255], [255, 7]]
+
+
+@pytest.mark.parametrize(("colour", "channels"), [([9, 9, 9], 2), ([9, 0, 0], 4)])
+def test_transparency_in_a_palette_is_a_channel(tmp_path, colour, channels):
+    path = _palette(tmp_path / "a.png", [0, 0, 0, *colour], transparency=0)
+    array = read_image(path).array
+    assert array.shape == (3, 2, channels)
+    assert (array[0, 0, -1], array[2, 1, -1]) == (0, 255)
+
+
+@pytest.mark.parametrize(("suffix", "dtype"), [(".png", np.uint16), (".tif", np.uint16), (".tif", np.float32)])
+def test_grey_pictures_of_any_depth_are_read_as_stored(tmp_path, suffix, dtype):
+    array = (np.arange(12).reshape(3, 4) * 5000).astype(dtype)
+    Image.fromarray(array).save(tmp_path / f"a{suffix}")
+    raw = read_image(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(raw.array, array.T)
+    assert raw.dtype == dtype
+
+
+def _png_of_16_bit_colours(path):
+    """Pillow cannot write one."""
+
+    def chunk(kind, content):
+        checked = kind + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    rows = b"".join(b"\0" + bytes(5 * 3 * 2) for _ in range(4))
+    header = struct.pack(">IIBBBBB", 5, 4, 16, 2, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    return path
+
+
+def test_colours_of_16_bits_are_not_cut_to_8(tmp_path):
+    message = r"got 16-bit colours; allowed are grey of any depth and 8-bit RGB; convert it"
+    with pytest.raises(DataError, match=message):
+        read_image(_png_of_16_bit_colours(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB"])
+def test_other_colours_than_rgb_are_refused(tmp_path, mode):
+    Image.new(mode, (5, 4)).save(tmp_path / "a.tif")
+    with pytest.raises(
+        DataError, match=rf"a\.tif: got a picture of mode {mode}; allowed are grey of any depth and 8-bit"
+    ):
+        read_image(tmp_path / "a.tif")
+
+
+def _pages(path, *arrays, **options):
+    first, *rest = map(Image.fromarray, arrays)
+    first.save(path, save_all=True, append_images=rest, **options)
+    return path
+
+
+def test_grey_pages_are_channels_as_we_write_them(tmp_path):
+    probabilities = np.random.default_rng(0).random((4, 6, 5)).astype(np.float32)
+    write_images({tmp_path / "p.tif": probabilities}, affine=np.eye(4))
+    np.testing.assert_array_equal(read_image(tmp_path / "p.tif").array, np.moveaxis(probabilities, 0, -1))
+
+
+@pytest.mark.parametrize("shapes", [[(4, 5), (4, 6)], [(4, 5, 3), (4, 5, 3)], [(4, 5, 3), (4, 5)]])
+def test_pages_that_are_no_channels_are_refused(tmp_path, shapes):
+    path = _pages(tmp_path / "a.tif", *(np.zeros(shape, np.uint8) for shape in shapes))
+    with pytest.raises(
+        DataError, match="got 2 pages that are no channels of one picture; allowed are one page, or grey"
+    ):
+        read_image(path)
+
+
+def test_a_smaller_copy_of_a_picture_within_its_file_is_ignored(tmp_path):
+    array = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    small = Image.fromarray(array[::2, ::2])
+    small.encoderinfo = {"tiffinfo": {254: 1}}  # NewSubfileType: reduced
+    Image.fromarray(array).save(tmp_path / "a.tif", save_all=True, append_images=[small])
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.n_frames == 2
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").array, array.T)
 
 
 def _write_series(folder, positions, normal=(0.0, 0.0, 1.0)):

@@ -82,6 +82,22 @@ class TestReport:
         assert metrics["mean_dice"] == 1  # rolled along the bars
         assert read_cases(tmp_path) == ["case_0001"]
 
+    def test_pictures_are_measured_by_their_outlines_too(self, tmp_path):
+        truth = MetaTensor(label()[..., 0].as_tensor(), affine=torch.eye(4))
+        metrics = evaluate([{"pred": truth.clone(), "label": truth}], tmp_path / "pictures").state.metrics
+        assert metrics["mean_boundary_f"] == metrics["weighted_coverage_left"] == metrics["area_ratio_right"] == 1
+        assert "mean_boundary_f" not in evaluate([item()], tmp_path / "volumes").state.metrics
+
+    def test_the_table_shows_what_is_asked_for(self, tmp_path, caplog):
+        with caplog.at_level(logging.INFO, logger="medsegdiff"):
+            evaluate([item()], tmp_path, table_metrics=["dice", "precision", "recall"])
+        header = next(line for line in caplog.text.splitlines() if line.startswith("class"))
+        assert header.split()[3:] == ["Dice", "Precision", "Recall"]
+
+    def test_a_metric_that_does_not_exist_is_refused_at_once(self, tmp_path):
+        with pytest.raises(SpecError, match="metrics f2 do not exist; use some of dice, hd95"):
+            MetricsReport(tmp_path, CLASSES, table_metrics=["dice", "f2"])
+
     def test_settings_stand_beside_the_metrics(self, tmp_path):
         evaluate([item()], tmp_path, settings={"method": "recycling", "seed": 3}, nsd_tolerance=2.0)
         with (tmp_path / "metrics.csv").open(newline="") as file:

@@ -1,11 +1,12 @@
-"""The progress bar of an epoch."""
+"""The progress bar of an epoch, and means over it."""
 
 from __future__ import annotations
 
 import pytest
 from ignite.engine import Engine, Events
+from monai.handlers import StatsHandler
 
-from medsegdiff.handlers.progress import EpochProgress
+from medsegdiff.handlers.progress import EpochMeans, EpochProgress, scalar_of
 
 
 def run(output, *, rank: int = 0) -> None:
@@ -37,3 +38,25 @@ def test_the_bar_of_the_training_engine_has_a_total(make_trainer, capsys):
     trainer.run()
     assert finished
     assert "3/3" in capsys.readouterr().err
+
+
+def test_means_over_an_epoch_are_metrics_of_the_trainer(capsys):
+    values = iter([1.0, 2.0, 6.0, 5.0, 5.0, 8.0])
+    engine = Engine(lambda _engine, _batch: [{"loss": next(values), "attention": 0.5}] * 2)
+    engine.scalars = ("loss", "attention")
+    EpochMeans().attach(engine)
+    seen = []
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: seen.append(dict(e.state.metrics)))
+    StatsHandler(iteration_log=False, name="means").attach(engine)
+    engine.run([0, 0, 0], max_epochs=2)
+    assert seen == [{"loss": 3.0, "attention": 0.5}, {"loss": 6.0, "attention": 0.5}]
+    assert "loss: 3.0000" in capsys.readouterr().out
+
+
+def test_a_trainer_that_names_nothing_has_the_mean_of_its_loss(make_trainer):
+    trainer = make_trainer("supervised")
+    EpochMeans().attach(trainer)
+    losses = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: losses.append(scalar_of(e.state.output, "loss")))
+    trainer.run()
+    assert trainer.state.metrics["loss"] == pytest.approx(sum(losses) / len(losses))

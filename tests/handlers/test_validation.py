@@ -26,6 +26,7 @@ class ScriptedValidator:
         self.runs: list[tuple[int, str, dict]] = []
 
     def run(self, epoch):
+        self.draws = self.network.draws
         self.runs.append((epoch, self.network.sampler, dict(self.network.sampler_options)))
         self.state.metrics["val_mean_dice"] = next(self.scores)
 
@@ -123,6 +124,15 @@ def test_options_of_the_own_sampler_are_for_it_alone(make_validation, tmp_path):
     assert json.loads((tmp_path / "model_ddim.json").read_text())["sampler_options"] == {}
 
 
+def test_validation_draws_as_often_as_asked_and_leaves_the_run_as_it_was(make_validation, tmp_path):
+    validation, validator, _ = make_validation([0.1], draws=2)
+    validation.spec = validation.spec.replace(draws=7)
+    validation.train()
+    assert validator.draws == 2
+    assert validator.network.draws == 7
+    assert json.loads((tmp_path / "model.json").read_text())["draws"] == 7
+
+
 def test_validation_comes_at_its_interval_and_at_the_end(make_validation):
     validation, validator, _ = make_validation([0.1] * 3, interval=2, epochs=5)
     validation.train()
@@ -185,6 +195,7 @@ def test_state_goes_through_a_dictionary(make_validation):
         ({"samplers": ["euler"]}, "no sampler 'euler': choose one of ddpm, ddim, dpm_solver"),
         ({"samplers": "euler"}, "no sampler 'euler'"),
         ({"patience": 0}, "patience is 0; give at least 1"),
+        ({"draws": 0}, "asked for with 0 draws; give at least 1"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(make_validation, options, message):

@@ -6,6 +6,7 @@ import torch
 from medsegdiff.errors import SpecError
 from medsegdiff.inferers.ensemble import EnsembleSegmenter
 from medsegdiff.inferers.sampling import KeyedSlidingWindowInferer
+from medsegdiff.inferers.slicewise import SlicewiseSegmenter
 
 
 @pytest.fixture
@@ -71,3 +72,12 @@ def test_members_that_differ_are_refused(make_segmenter, other, what):
 def test_one_member_is_no_ensemble(make_segmenter):
     with pytest.raises(SpecError, match="got an ensemble of 1; allowed are two members or more"):
         EnsembleSegmenter([make_segmenter()])
+
+
+def test_slices_and_volumes_go_together(make_segmenter, image):
+    planes = SlicewiseSegmenter(make_segmenter(spatial_dims=2, draws=2))
+    volumes = make_segmenter(supervised=True)
+    ensemble = EnsembleSegmenter([volumes, planes])
+    torch.testing.assert_close(ensemble(image), (volumes(image) + planes(image)) / 2)
+    with pytest.raises(SpecError, match=r"have \[3, 2\] spatial axes"):
+        EnsembleSegmenter([volumes, make_segmenter(spatial_dims=2)])

@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from medsegdiff.errors import SpecError, WeightsError
+from medsegdiff.inferers.describe import sampling_settings
 from medsegdiff.inferers.ensemble import EnsembleSegmenter
 from medsegdiff.inferers.loading import find_weights, load_network, resolve_device
+from medsegdiff.inferers.slicewise import SlicewiseSegmenter
 from medsegdiff.methods import RunSpec, build_segmenter, save_weights
+from medsegdiff.networks.segmenter import DiffusionSegmenter
 
 TINY = {"channels": [8, 8], "num_res_blocks": 0, "transformer": False}
 
@@ -59,6 +62,38 @@ def test_a_list_of_one_is_no_ensemble(bundle):
     assert not isinstance(load_network([find_weights(bundle)]), EnsembleSegmenter)
 
 
+def test_2d_weights_go_through_volumes_slice_by_slice(bundle):
+    path, image = find_weights(bundle), torch.randn(1, 1, 8, 8, 5)
+    network = load_network(path, spatial_dims=3, slices_per_batch=2, draws=3, seed=4)
+    assert isinstance(network, SlicewiseSegmenter) and not network.training
+    assert (network.slices_per_batch, network.draws, network.seed) == (2, 3, 4)
+    expected = SlicewiseSegmenter(load_network(path, draws=3, seed=4))(image)
+    torch.testing.assert_close(network(image), expected)
+
+
+def test_2d_members_make_an_ensemble_for_volumes(bundle):
+    files = find_weights(bundle, ensemble=True)
+    network = load_network(files, spatial_dims=3, draws=2)
+    assert isinstance(network, EnsembleSegmenter) and len(network.segmenters) == 2
+    assert network(torch.randn(1, 1, 8, 8, 3)).shape == (1, 2, 8, 8, 3)
+    row = sampling_settings(network, files, seed=0)
+    assert (row["method"], row["draws"]) == ("recycling+supervised", 2)
+
+
+def test_weights_for_images_of_their_own_kind_are_not_wrapped(bundle):
+    assert isinstance(load_network(find_weights(bundle), spatial_dims=2), DiffusionSegmenter)
+    path = _write(bundle / "models" / "volumes.pt", _spec(spatial_dims=3, roi_size=[8, 8, 8]))
+    assert isinstance(load_network(path, spatial_dims=3), DiffusionSegmenter)
+    with pytest.raises(SpecError, match="got a network of 3 spatial axes for images of 2"):
+        load_network(path, spatial_dims=2)
+
+
+def test_members_of_other_axes_need_to_know_those_of_the_image(bundle):
+    path = _write(bundle / "models" / "volumes.pt", _spec(spatial_dims=3, roi_size=[8, 8, 8]))
+    with pytest.raises(SpecError, match=r"volumes.pt has spatial_dims=3 .* members of an ensemble must agree"):
+        load_network([find_weights(bundle), path])
+
+
 @pytest.mark.parametrize(
     ("wanted", "name"),
     [
@@ -78,7 +113,11 @@ def test_a_method_finds_its_weights_where_there_are_any(bundle, wanted, name):
     ("options", "kind", "message"),
     [
         ({"method": "diffusion"}, WeightsError, "trained with method='recycling', but method='diffusion' is asked for"),
-        ({"method": "magic"}, SpecError, "method 'magic' does not exist; use one of supervised, diffusion, recycling"),
+        (
+            {"method": "magic"},
+            SpecError,
+            "method 'magic' does not exist; use one of .*supervised, diffusion, recycling",
+        ),
         ({"size": "paper"}, WeightsError, "trained with size='small', but size='paper'"),
         ({"size": "huge"}, SpecError, "size 'huge' does not exist; use one of small, paper"),
         ({"sampler": "magic"}, SpecError, "no sampler 'magic'"),

@@ -15,7 +15,7 @@ from monai.networks.utils import one_hot
 from scipy.ndimage import gaussian_filter
 
 from medsegdiff.errors import DataError, SpecError
-from medsegdiff.metrics.segmentation import METRICS, ClassMetrics, case_metrics
+from medsegdiff.metrics.segmentation import METRICS, METRICS_2D, ClassMetrics, case_metrics
 
 GRIDS = [
     pytest.param((40, 33), (0.7, 1.9), id="2d"),
@@ -31,6 +31,10 @@ def measure(prediction, truth, spacing, **options) -> ClassMetrics:
 
 def values(row: ClassMetrics) -> dict[str, float]:
     return {metric: getattr(row, metric) for metric in METRICS}
+
+
+def planar(row: ClassMetrics) -> dict[str, float | None]:
+    return {metric: getattr(row, metric) for metric in METRICS_2D}
 
 
 def box(shape, *ranges) -> np.ndarray:
@@ -90,6 +94,28 @@ class TestHandComputed:
         ]
         assert [r.dice for r in rows] == pytest.approx([1, 0.5])
 
+    def test_two_bars_in_a_picture(self):
+        truth, prediction = box((8, 8), (2, 4), (2, 6)), box((8, 8), (2, 4), (3, 7))
+        row = measure(prediction, truth, (1, 1))
+        # A column apart: every boundary pixel has a partner within the smallest tolerance. One region each: the IoU.
+        assert planar(row) == {"boundary_f": 1, "weighted_coverage": pytest.approx(6 / 10), "area_ratio": 1}
+
+    def test_metrics_of_pictures_see_the_whole_image(self):
+        # A bar along the edge has three sides, the fourth is the image's; the other lies 5 columns to its right.
+        truth, prediction = box((4, 40), (0, 4), (0, 10)), box((4, 40), (0, 4), (0, 15))
+        assert measure(prediction, truth, (1, 1)).boundary_f == pytest.approx(1 / 5)
+        assert measure(prediction[:, ::-1], truth[:, ::-1], (1, 1)).boundary_f == pytest.approx(1 / 5)
+
+    def test_regions_are_those_of_a_class(self):
+        truth = np.array([[1, 1, 2, 1, 1]])
+        prediction = np.array([[1, 1, 2, 0, 0]])
+        rows = case_metrics(prediction, truth, class_names=["a", "b"], spacing=(1, 1))
+        assert [row.weighted_coverage for row in rows] == [0.5, 1]
+
+    def test_volumes_have_no_metrics_of_pictures(self):
+        row = measure(box((4, 4, 4), (1, 2), (1, 2), (1, 2)), box((4, 4, 4), (1, 2), (1, 2), (1, 3)), (1, 1, 1))
+        assert planar(row) == dict.fromkeys(METRICS_2D)
+
     def test_counts_stay_exact_where_float32_does_not(self):
         truth, prediction = np.zeros((2, 4200, 4200), dtype=np.uint8)  # more than 2**24 voxels between the corners
         truth[0, 0] = truth[-1, -1] = prediction[0, 0] = prediction[-1, -1] = prediction[0, -1] = 1
@@ -123,6 +149,10 @@ class TestInvariants:
         tripled = values(measure(prediction, truth, [3 * s for s in spacing], nsd_tolerance=3))
         one["hd95"] *= 3
         assert tripled == pytest.approx(one)
+
+    def test_pixels_count_alike_whatever_their_spacing(self):
+        prediction, truth = blobs((30, 30), 2)
+        assert planar(measure(prediction, truth, (0.1, 7))) == planar(measure(prediction, truth, (1, 1)))
 
     @pytest.mark.parametrize(("shape", "spacing"), GRIDS)
     def test_background_around_a_case_changes_nothing(self, shape, spacing):
@@ -177,17 +207,20 @@ class TestEmptyMasks:
             "precision": 0,
             "recall": 0,
         }
+        assert planar(row) == {"boundary_f": 0, "weighted_coverage": 0, "area_ratio": 0}
 
     def test_a_spurious_structure_is_penalised_and_has_no_recall(self):
         row = measure(self.FULL, self.EMPTY, (2, 5))
         assert row.status == "spurious"
         expected = {"dice": 0, "hd95": self.DIAGONAL, "nsd": 0, "iou": 0, "precision": 0, "recall": math.nan}
         assert values(row) == pytest.approx(expected, nan_ok=True)
+        expected = {"boundary_f": 0, "weighted_coverage": math.nan, "area_ratio": 0}
+        assert planar(row) == pytest.approx(expected, nan_ok=True)
 
     def test_an_absent_structure_has_no_metrics(self):
         row = measure(self.EMPTY, self.EMPTY, (2, 5))
         assert (row.status, row.prediction_voxels, row.truth_voxels) == ("absent", 0, 0)
-        assert all(math.isnan(value) for value in values(row).values())
+        assert all(math.isnan(value) for value in (values(row) | planar(row)).values())
 
     def test_no_distance_of_a_present_structure_exceeds_the_penalty(self):
         truth, prediction = box((3, 4), (0, 1), (0, 1)), box((3, 4), (2, 3), (3, 4))

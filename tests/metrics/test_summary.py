@@ -6,17 +6,18 @@ import csv
 import json
 import math
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from medsegdiff.errors import DataError, SpecError
-from medsegdiff.metrics.segmentation import METRICS, ClassMetrics, case_metrics
-from medsegdiff.metrics.summary import format_table, summarise, write_metrics
+from medsegdiff.metrics.segmentation import METRICS, METRICS_2D, ClassMetrics, case_metrics
+from medsegdiff.metrics.summary import format_table, summarise, summarised_metrics, write_metrics
 
 
 def row(case: str, name: str, value: float, *, label: int = 1, status="present") -> ClassMetrics:
-    """A row whose six metrics are all `value`."""
+    """A row of a volume whose six metrics are all `value`."""
     return ClassMetrics(
         case=case,
         label=label,
@@ -41,6 +42,14 @@ def rows() -> list[ClassMetrics]:
         row("three", "a", 0.4),
         row("three", "b", 0.0, label=2, status="missed"),
     ]
+
+
+@pytest.fixture
+def planar_rows() -> list[ClassMetrics]:
+    """Two pictures; the first lacks a region in the truth."""
+    planar = {"boundary_f": 0.5, "weighted_coverage": math.nan, "area_ratio": 0.1}
+    one = replace(row("one", "a", 0.2), **planar)
+    return [one, replace(row("two", "a", 0.4), boundary_f=0.7, weighted_coverage=0.8, area_ratio=0.3)]
 
 
 class TestSummarise:
@@ -89,6 +98,15 @@ class TestSummarise:
         one, other = (summarise(r)["mean"]["dice"]["mean"] for r in (rows, rows[::-1]))
         assert one == pytest.approx(other)
 
+    def test_metrics_of_pictures_are_summarised_where_they_were_measured(self, rows, planar_rows):
+        entry = summarise(planar_rows)["classes"]["a"]
+        assert [entry[metric]["mean"] for metric in METRICS_2D] == pytest.approx([0.6, 0.8, 0.2])
+        assert [entry[metric]["n"] for metric in METRICS_2D] == [2, 1, 2]
+        assert summarised_metrics(summarise(planar_rows)) == (*METRICS, *METRICS_2D)
+        assert summarised_metrics(summarise(rows)) == METRICS
+        mixed = summarise([*planar_rows, row("volume", "a", 0.9)])["classes"]["a"]
+        assert (mixed["dice"]["n"], mixed["boundary_f"]["n"], mixed["boundary_f"]["mean"]) == (3, 2, 0.6)
+
     def test_no_rows(self):
         with pytest.raises(DataError, match="no measured case"):
             summarise([])
@@ -132,10 +150,24 @@ class TestInterval:
 class TestTable:
     def test_a_line_for_each_class_the_mean_and_its_interval(self, rows):
         lines = format_table(summarise(rows)).splitlines()
-        assert lines[0].split()[:6] == ["class", "cases", "missed", "spurious", "absent", "Dice"]
+        assert lines[0].split() == ["class", "cases", "missed/spurious/absent", "Dice", "IoU", "HD95", "mm", "NSD"]
         assert [line.split()[0] for line in lines if "-" not in line][1:] == ["a", "b", "mean", "95"]
-        assert lines[2].split()[:8] == ["a", "3", "0", "0", "0", "0.700", "±", "0.265"]
-        assert lines[3].split()[:5] == ["b", "3", "1", "0", "1"]
+        assert lines[2].split()[:6] == ["a", "3", "0/0/0", "0.700", "±", "0.265"]
+        assert lines[3].split()[:3] == ["b", "3", "1/0/1"]
+
+    def test_other_metrics_can_be_shown(self, rows):
+        lines = format_table(summarise(rows), metrics=["precision", "recall"]).splitlines()
+        assert lines[0].split()[3:] == ["Precision", "Recall"]
+        assert lines[2].split()[3:] == ["0.700", "±", "0.265"] * 2
+
+    def test_pictures_show_the_outline_in_place_of_the_surface(self, planar_rows):
+        lines = format_table(summarise(planar_rows)).splitlines()
+        assert lines[0].split()[3:] == ["Dice", "IoU", "HD95", "mm", "Boundary", "F"]
+        assert lines[2].split()[-3:] == ["0.600", "±", "0.141"]
+
+    def test_a_metric_that_was_not_measured(self, rows):
+        with pytest.raises(SpecError, match="cannot show boundary_f; these cases were measured by dice, hd95"):
+            format_table(summarise(rows), metrics=["dice", "boundary_f"])
 
     def test_undefined_values_read_as_such(self):
         text = format_table(summarise([row("one", "a", math.nan, status="absent")]))
@@ -169,7 +201,16 @@ class TestFiles:
         truth = np.eye(4, dtype=int)
         rows = case_metrics(truth, truth, class_names=["a"], spacing=(1, 1), case="one")
         csv_path, _ = write_metrics(rows, summarise(rows), tmp_path)
-        assert csv_path.read_text().splitlines()[1].startswith("one,1,a,present,1,0,1,1,1,1,4,4,4,4")
+        assert csv_path.read_text().splitlines()[1].startswith("one,1,a,present,1,0,1,1,1,1,1,1,1,4,4,4,4")
+
+    def test_volumes_have_no_columns_of_pictures(self, rows, planar_rows, tmp_path):
+        for name, measured in {"volumes": rows, "pictures": planar_rows}.items():
+            csv_path, json_path = write_metrics(measured, summarise(measured), tmp_path / name)
+            columns = csv_path.read_text().splitlines()[0].split(",")
+            summary = json.loads(json_path.read_text())
+            planar = list(METRICS_2D) if name == "pictures" else []
+            assert [column for column in columns if column in METRICS_2D] == planar
+            assert [metric for metric in METRICS_2D if metric in summary["classes"]["a"]] == planar
 
     def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(self, rows, tmp_path, monkeypatch):
         old = write_metrics(rows, summarise(rows), tmp_path)[0].read_text()
