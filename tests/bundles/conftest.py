@@ -16,17 +16,38 @@ from monai.utils import set_determinism
 
 from medsegdiff.methods import build_segmenter, save_weights
 
-# A network, phantoms and a data list with which a bundle trains for a second or two.
-TINY: dict[str, Any] = {
-    "network_options": {"channels": [8, 8, 8], "num_res_blocks": 0, "num_heads": 2, "time_dim": 8},
-    "roi_size": [16, 16, 16],
-    "phantoms#shape": [16, 16, 16],
-    "datalists#num_phantoms": 8,
-    "epochs": 1,
-    "steps": 2,
-    "amp": "off",
-    "device": "cpu",
+# Networks of each family that train for a second or two.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "segdiff": {"channels": [8, 8], "num_res_blocks": 1, "num_rrdbs": 1, "rrdb_channels": 8, "rrdb_growth": 4},
+    "cdal": {"channels": [8, 8], "num_res_blocks": 1, "encoder_blocks": 1, "latent_dim": 4, "style_dim": 8},
+    "others": {"channels": [8, 8, 8], "num_res_blocks": 0, "num_heads": 2, "time_dim": 8},
 }
+
+
+def tiny_overrides(method: str = "recycling", *, dims: int = 3, name: str = "hippocampus") -> dict[str, Any]:
+    """Overrides of a bundle's ids: a small network of a method, few phantoms, two steps."""
+    overrides: dict[str, Any] = {
+        "network_options": NETWORKS.get(method, NETWORKS["others"]),
+        "roi_size": [16] * dims,
+        "patch_size": [16] * dims,
+        "phantoms#shape": [16] * dims,
+        "datalists#num_phantoms": 8,
+        "epochs": 1,
+        "steps": 2,
+        "draws": 1,
+        "amp": "off",
+        "device": "cpu",
+    }
+    if method == "cdal":
+        layer = {"channels": [8, 8], "time_dim": 8}
+        overrides |= {"adversarial": {"discriminator": layer, "attention_layer": "1/2"}}
+        overrides["network_options"] = {**NETWORKS["cdal"], "attention_levels": [1]}
+    if name != "hippocampus":
+        overrides["image_size"] = [16, 16]
+    return overrides
+
+
+TINY = tiny_overrides()
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +69,12 @@ def _without_traces(monkeypatch: pytest.MonkeyPatch, phantom_cache: Path) -> Ite
 @pytest.fixture
 def tiny() -> dict[str, Any]:
     return dict(TINY)
+
+
+@pytest.fixture
+def tiny_for() -> Callable[..., dict[str, Any]]:
+    """See `tiny_overrides`."""
+    return tiny_overrides
 
 
 @pytest.fixture
