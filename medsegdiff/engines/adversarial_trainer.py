@@ -289,7 +289,7 @@ class AdversarialDiffusionTrainer(Trainer):
         """
         discriminator = self._inner_discriminator
         fake = fake_x_prev(self.schedule, prediction, pair, noise, self.fake_pair)  # (B, C, *S)
-        discriminator.requires_grad_(True)
+        discriminator.requires_grad_(False)
         with self._autocast():
             logits = discriminator(fake, pair.x_t, pair.t)  # (B,)
         discriminator.requires_grad_(True)

@@ -18,8 +18,22 @@ from medsegdiff.methods import build_segmenter, save_weights
 
 # Networks of each family that train for a second or two.
 NETWORKS: dict[str, dict[str, Any]] = {
-    "segdiff": {"channels": [8, 8], "num_res_blocks": 1, "num_rrdbs": 1, "rrdb_channels": 8, "rrdb_growth": 4},
-    "cdal": {"channels": [8, 8], "num_res_blocks": 1, "encoder_blocks": 1, "latent_dim": 4, "style_dim": 8},
+    "segdiff": {
+        "channels": [8, 8, 8, 8],
+        "num_res_blocks": 1,
+        "attention_levels": [],
+        "num_rrdbs": 1,
+        "rrdb_channels": 8,
+        "rrdb_growth": 4,
+    },
+    "cdal": {
+        "channels": [8, 8, 8, 8],
+        "num_res_blocks": 1,
+        "attention_levels": [],
+        "encoder_blocks": 1,
+        "latent_dim": 4,
+        "style_dim": 8,
+    },
     "others": {"channels": [8, 8, 8], "num_res_blocks": 0, "num_heads": 2, "time_dim": 8},
 }
 
@@ -41,7 +55,6 @@ def tiny_overrides(method: str = "recycling", *, dims: int = 3, name: str = "hip
     if method == "cdal":
         layer = {"channels": [8, 8], "time_dim": 8}
         overrides |= {"adversarial": {"discriminator": layer, "attention_layer": "1/2"}}
-        overrides["network_options"] = {**NETWORKS["cdal"], "attention_levels": [1]}
     if name != "hippocampus":
         overrides["image_size"] = [16, 16]
     return overrides
