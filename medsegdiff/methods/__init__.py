@@ -1,8 +1,12 @@
 """Methods by name, the specification of a run, and segmenters built from it."""
 
-from medsegdiff.methods import cdal as _cdal
-from medsegdiff.methods import recycling_family as _recycling_family  # registers its methods
+# Each registers its methods, and listings show them in this order.
+# isort: off
+from medsegdiff.methods import recycling_family as _recycling_family
 from medsegdiff.methods import segdiff as _segdiff
+from medsegdiff.methods import cdal as _cdal
+# isort: on
+
 from medsegdiff.methods.build import build_segmenter, load_segmenter, load_state, save_weights, spec_path
 from medsegdiff.methods.registry import METHODS, Method, get_method, register
 from medsegdiff.methods.run_spec import SIZES, RunSpec

@@ -149,7 +149,7 @@ def test_further_samplers_and_the_early_stop_are_a_setting_away(bundle, run_bund
     [
         ({"dataset_dir": "{tmp}/missing"}, "there is no such folder"),
         ({"dataset_dir": "{tmp}"}, "got no pair of image and label"),
-        ({"method": "guess"}, "method 'guess' does not exist; use one of cdal, supervised, diffusion,"),
+        ({"method": "guess"}, "method 'guess' does not exist; use one of supervised, diffusion,"),
         ({"size": "huge"}, "size 'huge' does not exist"),
         ({"amp": "fp16"}, "amp 'fp16' was asked for on a CPU"),
         ({"ckpt_dir": "{tmp}/file/ckpt"}, "results cannot be written there"),
@@ -194,7 +194,7 @@ def test_the_command_refuses_an_unknown_method(repository, tmp_path):
     assert result.returncode == USER_ERROR_EXIT_CODE
     errors = [line for line in result.stderr.splitlines() if "guess" in line]
     assert len(errors) == 1
-    assert errors[0].startswith("error: method 'guess' does not exist; use one of cdal, supervised, diffusion,")
+    assert errors[0].startswith("error: method 'guess' does not exist; use one of supervised, diffusion,")
     assert "Traceback" not in result.stderr
 
 

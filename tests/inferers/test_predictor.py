@@ -173,6 +173,7 @@ def test_pictures_keep_their_grid_too(predictor, threshold_bundle, tmp_path, mon
     config_path = threshold_bundle / "configs" / "inference.json"
     config = json.loads(config_path.read_text())
     config["roi_size"] = [48, 64]
+    config["network_def"]["spatial_dims"] = 2
     by_name = {t["_target_"]: t for t in config["preprocessing"]["transforms"]}
     by_name["LoadImaged"]["reader"]["spatial_dims"] = 2
     config["preprocessing"]["transforms"] = [

@@ -32,5 +32,5 @@ def test_a_method_of_one_s_own_can_be_added_once(monkeypatch):
 
 
 def test_a_method_that_does_not_exist_is_refused_with_those_that_do():
-    with pytest.raises(SpecError, match="method 'recycle' does not exist; use one of cdal, supervised, diffusion,"):
+    with pytest.raises(SpecError, match="method 'recycle' does not exist; use one of supervised, diffusion,"):
         get_method("recycle")
