@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import torch
 from ignite.engine import Events
-from monai.data import MetaTensor
 from monai.engines import Trainer
 from monai.engines.utils import IterationEvents, default_prepare_batch
 from monai.utils import AdversarialIterationEvents, AdversarialKeys
@@ -18,11 +17,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
-from medsegdiff.data.noise import TrainingNoise, key_to_seed
+from medsegdiff.data.noise import TrainingNoise
 from medsegdiff.engines.attention import NORMALISATIONS, attention_map
 from medsegdiff.engines.importance import UniformTimes
+from medsegdiff.engines.keyed_training import KeyedTraining, without_metadata
 from medsegdiff.engines.noisy_pairs import FAKE_PAIRS, REAL_PAIRS, NoisyPair, check_kind, fake_x_prev, real_pair
-from medsegdiff.errors import MedSegDiffError, SpecError
+from medsegdiff.errors import SpecError
 from medsegdiff.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
 from medsegdiff.losses.segmentation import RegressionLoss
 from medsegdiff.networks.blocks.autocast import amp_dtype, autocast
@@ -34,7 +34,7 @@ R1_PENALTY = "r1_penalty"
 ATTENTION = "attention"
 
 
-class AdversarialDiffusionTrainer(Trainer):
+class AdversarialDiffusionTrainer(KeyedTraining, Trainer):
     """A MONAI trainer whose iteration is a step of a discriminator and one of a diffusion model (Hejrati et al. 2024).
 
     The discriminator learns to tell pairs (x_prev, x_t) of the truth from those whose x_prev follows from the
@@ -154,7 +154,7 @@ class AdversarialDiffusionTrainer(Trainer):
             event_names=[*engine_options.pop("event_names", []), AdversarialIterationEvents],
             **engine_options,
         )
-        self.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
+        self.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
 
     def stateful_objects(self) -> dict[str, Any]:
         """All that a checkpoint must hold so that training goes on exactly, each with a state dict."""
@@ -176,17 +176,9 @@ class AdversarialDiffusionTrainer(Trainer):
     def _inner_discriminator(self) -> CDALDiscriminator:
         return cast(CDALDiscriminator, getattr(self.discriminator, "module", self.discriminator))
 
-    def _start_epoch(self) -> None:
-        epoch, rank = self.state.epoch, self.state.rank
-        torch.manual_seed(key_to_seed(self.seed, "layers", epoch, rank))
-        sampler = getattr(self.data_loader, "sampler", None)
-        set_epoch = getattr(sampler, "set_epoch", None)
-        if set_epoch is not None:
-            set_epoch(epoch)
-
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> Any:
         image, label = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
-        image, label = _plain(image), _plain(label)
+        image, label = without_metadata(image), without_metadata(label)
         self.state.output = {Keys.IMAGE: image, Keys.LABEL: label}
         names = batchdata.get("sample") or [str(n) for n in range(len(image))]
         noise = TrainingNoise(self.seed, self.state.epoch, names, device=image.device)
@@ -228,8 +220,8 @@ class AdversarialDiffusionTrainer(Trainer):
         loss = discriminator_loss(real_logits, fake_logits).mean()
         penalty = r1_penalty(real_logits, real, gamma=self.r1_gamma).mean() if penalised else torch.zeros_like(loss)
         output |= {AdversarialKeys.DISCRIMINATOR_LOSS: loss.detach(), R1_PENALTY: penalty.detach()}
-        self._check_finite("loss of the discriminator", loss)
-        self._check_finite("R1 penalty", penalty)
+        self.check_finite("loss of the discriminator", loss)
+        self.check_finite("R1 penalty", penalty)
         self.fire_event(AdversarialIterationEvents.DISCRIMINATOR_LOSS_COMPLETED)
         self.discriminator_grad_scaler.scale(loss + penalty).backward()
         self.fire_event(AdversarialIterationEvents.DISCRIMINATOR_BACKWARD_COMPLETED)
@@ -262,11 +254,11 @@ class AdversarialDiffusionTrainer(Trainer):
         reconstruction = self.reconstruction_loss(prediction, x_0).mean()
         output[AdversarialKeys.RECONSTRUCTION_LOSS] = reconstruction.detach()
         self.fire_event(AdversarialIterationEvents.RECONSTRUCTION_LOSS_COMPLETED)
-        self._check_finite("reconstruction loss of the generator", reconstruction)
+        self.check_finite("reconstruction loss of the generator", reconstruction)
         adversarial = torch.zeros_like(reconstruction)
         if self.adversarial_weight:
             adversarial = self._misleading(prediction, pair, noise)
-            self._check_finite("adversarial loss of the generator", adversarial)
+            self.check_finite("adversarial loss of the generator", adversarial)
         output[AdversarialKeys.GENERATOR_LOSS] = adversarial.detach()
         self.fire_event(AdversarialIterationEvents.GENERATOR_LOSS_COMPLETED)
         loss = reconstruction + self.adversarial_weight * adversarial
@@ -307,18 +299,9 @@ class AdversarialDiffusionTrainer(Trainer):
         most = float("inf") if self.max_grad_norm is None else self.max_grad_norm
         norm = nn.utils.clip_grad_norm_(network.parameters(), most)
         if not scaler.is_enabled():  # which else leaves such a step out by itself
-            self._check_finite(f"norm of the gradient of the {name}", norm)
+            self.check_finite(f"norm of the gradient of the {name}", norm)
         scaler.step(optimizer)
         scaler.update()
-
-    def _check_finite(self, name: str, value: torch.Tensor) -> None:
-        # Before the optimiser's step: its weights would be lost, and the next checkpoint with them.
-        if not torch.isfinite(value):
-            msg = (
-                f"the {name} became {value.item()} in epoch {self.state.epoch}, iteration {self.state.iteration}; "
-                "training stopped and the last checkpoint stays: lower the learning rate or set amp to off"
-            )
-            raise MedSegDiffError(msg)
 
 
 def _schedule_of(segmenter: DiffusionSegmenter) -> NoiseSchedule:
@@ -333,7 +316,3 @@ def _check_masks(discriminator: CDALDiscriminator, segmenter: DiffusionSegmenter
     if judged is not None and judged != made:
         msg = f"the discriminator judges masks of {judged} channels, the network makes {made}; build both of one spec"
         raise SpecError(msg)
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor

@@ -20,6 +20,8 @@ from medsegdiff.methods.cdal import ADVERSARIAL, build_discriminator, paper_atte
 # Names of `DiffusionTrainer` that an adversarial run cannot follow, with the values that ask for nothing.
 _NOT_ADVERSARIAL: dict[str, Any] = {"time_sampler": None, "first_pass": "network", "accumulation_steps": 1}
 
+_OTHERWISE_GIVEN = ("seed", "ema", "lr_scheduler", "discriminator_lr_scheduler", "train_handlers")
+
 
 def build_trainer(
     spec: RunSpec,
@@ -81,7 +83,7 @@ def build_trainer(
     judge: nn.Module = build_discriminator(spec, **settings.pop("discriminator", {})).to(device)
     if hasattr(network, "module"):
         judge = distribute(judge, torch.device(device))
-    check_options(AdversarialDiffusionTrainer.__init__, settings, "adversarial training")
+    check_options(AdversarialDiffusionTrainer.__init__, settings, "adversarial training", leave_out=_OTHERWISE_GIVEN)
     judge_optimizer = Adam(judge.parameters(), lr=rate, betas=(0.5, 0.9))
     return AdversarialDiffusionTrainer(
         device,

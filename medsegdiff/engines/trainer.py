@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
-from monai.data import MetaTensor
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents, default_prepare_batch
 from monai.utils.enums import CommonKeys as Keys
@@ -16,17 +15,18 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
-from medsegdiff.data.noise import TrainingNoise, key_to_seed
+from medsegdiff.data.noise import TrainingNoise
 from medsegdiff.engines.importance import TimeSampler, build_time_sampler
+from medsegdiff.engines.keyed_training import KeyedTraining, without_metadata
 from medsegdiff.engines.strategies import TAKES_FIRST_PASS, StrategyOutput, get_strategy, num_times
-from medsegdiff.errors import MedSegDiffError, SpecError
+from medsegdiff.errors import SpecError
 from medsegdiff.losses.segmentation import RegressionLoss, SegmentationLoss
 from medsegdiff.methods import Method, get_method
 from medsegdiff.networks.blocks.autocast import amp_dtype
 from medsegdiff.networks.segmenter import DiffusionSegmenter
 
 
-class DiffusionTrainer(SupervisedTrainer):
+class DiffusionTrainer(KeyedTraining, SupervisedTrainer):
     """A MONAI trainer whose step is a strategy: draw t, make the noisy mask, predict, weigh the loss.
 
     All randomness of a step is keyed by (seed, epoch, sample), that of layers such as dropout by (seed, epoch,
@@ -104,7 +104,7 @@ class DiffusionTrainer(SupervisedTrainer):
         )
         # Not handed over: MONAI knows it from 1.6 on, and the step here is our own.
         self.accumulation_steps = accumulation_steps
-        self.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
+        self.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
 
     def stateful_objects(self) -> dict[str, Any]:
         """All that a checkpoint must hold so that training goes on exactly, each with a state dict."""
@@ -118,17 +118,9 @@ class DiffusionTrainer(SupervisedTrainer):
         }
         return {name: value for name, value in objects.items() if value is not None}
 
-    def _start_epoch(self) -> None:
-        epoch, rank = self.state.epoch, self.state.rank
-        torch.manual_seed(key_to_seed(self.seed, "layers", epoch, rank))
-        sampler = getattr(self.data_loader, "sampler", None)
-        set_epoch = getattr(sampler, "set_epoch", None)
-        if set_epoch is not None:
-            set_epoch(epoch)
-
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> Any:
         image, label = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
-        image, label = _plain(image), _plain(label)
+        image, label = without_metadata(image), without_metadata(label)
         output: dict[str, Any] = {Keys.IMAGE: image, Keys.LABEL: label}
         self.state.output = output
         names = batchdata.get("sample") or [str(n) for n in range(len(image))]
@@ -146,7 +138,7 @@ class DiffusionTrainer(SupervisedTrainer):
         losses = self._losses(made, label, x_0)  # (B,)
         loss = (weights * losses).mean()
         output[Keys.LOSS] = loss.detach()
-        self._check_finite("loss", loss)
+        self.check_finite("loss", loss)
         self.fire_event(IterationEvents.LOSS_COMPLETED)
         self.grad_scaler.scale(loss / parts).backward()
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
@@ -178,22 +170,13 @@ class DiffusionTrainer(SupervisedTrainer):
             self.grad_scaler.unscale_(self.optimizer)
             norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
             if not self.grad_scaler.is_enabled():  # which else leaves such a step out by itself
-                self._check_finite("norm of the gradient", norm)
+                self.check_finite("norm of the gradient", norm)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
         if self.lr_scheduler is not None:
             self.lr_scheduler.step()
         if self.ema is not None:
             self.ema.update_parameters(self.segmenter)
-
-    def _check_finite(self, name: str, value: torch.Tensor) -> None:
-        # Before the optimiser's step: its weights would be lost, and the next checkpoint with them.
-        if not torch.isfinite(value):
-            msg = (
-                f"the {name} became {value.item()} in epoch {self.state.epoch}, iteration {self.state.iteration}; "
-                "training stopped and the last checkpoint stays: lower the learning rate or set amp to off"
-            )
-            raise MedSegDiffError(msg)
 
 
 def _make_time_sampler(
@@ -225,10 +208,6 @@ def _first_pass_options(method: Method, first_pass: str, ema: AveragedModel | No
         )
         raise SpecError(msg)
     return {"first_pass": ema.module}
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
 
 
 def _gather(*tensors: torch.Tensor) -> Sequence[torch.Tensor]:

@@ -1,0 +1,46 @@
+"""What all trainers of this package share: randomness keyed by the epoch, and numbers that must be finite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+
+from medsegdiff.data.noise import key_to_seed
+from medsegdiff.errors import MedSegDiffError
+
+
+class KeyedTraining:
+    """Methods for a trainer of MONAI with a `seed`, so that a resumed run goes on as if uninterrupted."""
+
+    seed: int
+    state: Any
+    data_loader: Any
+
+    def start_epoch(self) -> None:
+        """Key the randomness of layers by (seed, epoch, process); tell the data's sampler which epoch it is."""
+        epoch, rank = self.state.epoch, self.state.rank
+        torch.manual_seed(key_to_seed(self.seed, "layers", epoch, rank))
+        sampler = getattr(self.data_loader, "sampler", None)
+        set_epoch = getattr(sampler, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(epoch)
+
+    def check_finite(self, name: str, value: torch.Tensor) -> None:
+        """Stop before the optimiser's step: the weights would be lost, and the next checkpoint with them.
+
+        Raises:
+            MedSegDiffError: the value of this name is NaN or infinite.
+        """
+        if not torch.isfinite(value):
+            msg = (
+                f"the {name} became {value.item()} in epoch {self.state.epoch}, iteration {self.state.iteration}; "
+                "training stopped and the last checkpoint stays: lower the learning rate or set amp to off"
+            )
+            raise MedSegDiffError(msg)
+
+
+def without_metadata(tensor: torch.Tensor) -> torch.Tensor:
+    """A plain tensor: MONAI's metadata have served, and would slow every operation down."""
+    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
