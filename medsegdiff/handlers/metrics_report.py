@@ -116,7 +116,7 @@ class MetricsReport:
             _label_map(prediction, len(self.class_names) + 1, f"case {name}: {self.keys[0]!r}"),
             truth[0],
             class_names=self.class_names,
-            spacing=[float(mm) for mm in truth.pixdim],
+            spacing=_spacing(truth),
             nsd_tolerance=self.nsd_tolerance,
             case=name,
         )
@@ -159,7 +159,7 @@ def _check_grid(prediction: MetaTensor, truth: MetaTensor, name: str) -> None:
     extent = torch.ones(len(a), dtype=a.dtype)
     extent[: truth.ndim - 1] = torch.tensor(truth.shape[1:], dtype=a.dtype)
     apart = float(((a - b)[:-1].norm(dim=0) * extent).sum())  # bound over all voxels: origin plus drift along each axis
-    if apart > 0.1 * float(min(truth.pixdim)):
+    if apart > 0.1 * min(_spacing(truth)):
         msg = (
             f"case {name}: prediction and truth lie up to {apart:.3g} mm apart; "
             "bring both onto one grid (invert the transforms of the prediction, or apply them to the truth)"
@@ -212,3 +212,8 @@ def _flat(summary: Mapping[str, Any]) -> dict[str, float]:
     for name, entry in summary["classes"].items():
         flat |= {f"{metric}_{name}": entry[metric]["mean"] for metric in metrics}
     return flat | {key: summary["mean"][key] for key in ("n_missed", "n_spurious", "n_absent")}
+
+
+def _spacing(truth: MetaTensor) -> list[float]:
+    """Edge lengths of a voxel in mm, one a spatial axis: MONAI 1.5 counts three for a picture, too."""
+    return [float(mm) for mm in truth.pixdim][: truth.ndim - 1]
