@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from medsegdiff.data.noise import TrainingNoise
 from medsegdiff.engines.attention import NORMALISATIONS, attention_map
 from medsegdiff.engines.importance import UniformTimes
-from medsegdiff.engines.keyed_training import KeyedTraining, without_metadata
+from medsegdiff.engines.keyed_training import KeyedTraining
 from medsegdiff.engines.noisy_pairs import FAKE_PAIRS, REAL_PAIRS, NoisyPair, check_kind, fake_x_prev, real_pair
 from medsegdiff.errors import SpecError
 from medsegdiff.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
@@ -177,11 +177,8 @@ class AdversarialDiffusionTrainer(KeyedTraining, Trainer):
         return cast(CDALDiscriminator, getattr(self.discriminator, "module", self.discriminator))
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> Any:
-        image, label = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
-        image, label = without_metadata(image), without_metadata(label)
+        image, label, noise = self.take_batch(batchdata)
         self.state.output = {Keys.IMAGE: image, Keys.LABEL: label}
-        names = batchdata.get("sample") or [str(n) for n in range(len(image))]
-        noise = TrainingNoise(self.seed, self.state.epoch, names, device=image.device)
 
         self.network.train()
         self.discriminator.train()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 
-from medsegdiff.data.noise import key_to_seed
+from medsegdiff.data.noise import TrainingNoise, key_to_seed
 from medsegdiff.errors import MedSegDiffError
 
 
@@ -26,6 +26,14 @@ class KeyedTraining:
         set_epoch = getattr(sampler, "set_epoch", None)
         if set_epoch is not None:
             set_epoch(epoch)
+
+    def take_batch(self, batchdata: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, TrainingNoise]:
+        """Image (B, channels, *S) and label (B, 1, *S) on the device, without metadata, and the batch's randomness."""
+        trainer: Any = self
+        image, label = trainer.prepare_batch(batchdata, self.state.device, trainer.non_blocking, **trainer.to_kwargs)
+        image, label = without_metadata(image), without_metadata(label)
+        names = batchdata.get("sample") or [str(n) for n in range(len(image))]
+        return image, label, TrainingNoise(self.seed, self.state.epoch, names, device=image.device)
 
     def check_finite(self, name: str, value: torch.Tensor) -> None:
         """Stop before the optimiser's step: the weights would be lost, and the next checkpoint with them.

@@ -15,9 +15,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
-from medsegdiff.data.noise import TrainingNoise
 from medsegdiff.engines.importance import TimeSampler, build_time_sampler
-from medsegdiff.engines.keyed_training import KeyedTraining, without_metadata
+from medsegdiff.engines.keyed_training import KeyedTraining
 from medsegdiff.engines.strategies import TAKES_FIRST_PASS, StrategyOutput, get_strategy, num_times
 from medsegdiff.errors import SpecError
 from medsegdiff.losses.segmentation import RegressionLoss, SegmentationLoss
@@ -119,12 +118,9 @@ class DiffusionTrainer(KeyedTraining, SupervisedTrainer):
         return {name: value for name, value in objects.items() if value is not None}
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> Any:
-        image, label = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
-        image, label = without_metadata(image), without_metadata(label)
+        image, label, noise = self.take_batch(batchdata)
         output: dict[str, Any] = {Keys.IMAGE: image, Keys.LABEL: label}
         self.state.output = output
-        names = batchdata.get("sample") or [str(n) for n in range(len(image))]
-        noise = TrainingNoise(self.seed, self.state.epoch, names, device=image.device)
 
         opens, closes, parts = self._accumulation()
         self.network.train()

@@ -17,6 +17,7 @@ from medsegdiff.networks.blocks.glorot import glorot
 from medsegdiff.networks.blocks.group_norm import make_group_norm
 from medsegdiff.networks.blocks.latent_mapping import LatentMapping
 from medsegdiff.networks.blocks.layers import make_conv
+from medsegdiff.networks.blocks.levels import level_depths
 from medsegdiff.networks.blocks.light_encoder import LightEncoder
 from medsegdiff.networks.blocks.padding import crop_to, pad_at_end, padding_to_multiple
 from medsegdiff.networks.blocks.single_head_attention import SingleHeadAttention
@@ -75,8 +76,10 @@ class CDALGenerator(Denoiser):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        depths = [num_res_blocks] * len(channels) if isinstance(num_res_blocks, int) else list(num_res_blocks)
-        _check_settings(spatial_dims, channels, depths, attention_levels, latent_dim)
+        depths = level_depths(spatial_dims, channels, num_res_blocks, least=1, attention_levels=attention_levels)
+        if latent_dim < 1:
+            msg = f"latent_dim is {latent_dim}; give at least 1, or latent=False for a network without latent"
+            raise SpecError(msg)
         self.spatial_dims = spatial_dims
         self.image_channels = image_channels
         self.mask_channels = mask_channels
@@ -199,24 +202,3 @@ class CDALGenerator(Denoiser):
             msg = f"this network takes a latent of {self.latent_dim} features at every call, got {got}; give z"
             raise SpecError(msg)
         return z
-
-
-def _check_settings(
-    spatial_dims: int, channels: Sequence[int], depths: Sequence[int], attention_levels: Sequence[int], latent_dim: int
-) -> None:
-    if spatial_dims not in (2, 3):
-        msg = f"spatial_dims must be 2 or 3, got {spatial_dims}"
-        raise SpecError(msg)
-    if len(depths) != len(channels) or not channels:
-        msg = f"num_res_blocks has {len(depths)} entries for {len(channels)} levels of channels; give one per level"
-        raise SpecError(msg)
-    if min(depths) < 1:
-        msg = f"num_res_blocks is {list(depths)}; give 1 or more blocks for each level"
-        raise SpecError(msg)
-    unknown = [level for level in attention_levels if not 0 <= level < len(channels)]
-    if unknown:
-        msg = f"attention_levels holds {unknown}; the levels of this network are 0 to {len(channels) - 1}"
-        raise SpecError(msg)
-    if latent_dim < 1:
-        msg = f"latent_dim is {latent_dim}; give at least 1, or latent=False for a network without latent"
-        raise SpecError(msg)

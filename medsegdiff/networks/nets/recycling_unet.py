@@ -8,10 +8,11 @@ from typing import cast
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from medsegdiff.errors import SpecError
+from medsegdiff.networks.blocks.checkpointing import call
 from medsegdiff.networks.blocks.layers import make_conv, make_norm, make_up_conv
+from medsegdiff.networks.blocks.levels import level_depths
 from medsegdiff.networks.blocks.padding import crop_to, pad_at_end, padding_to_multiple
 from medsegdiff.networks.blocks.residual import ResidualBlock
 from medsegdiff.networks.blocks.time_embedding import TimeEmbedding
@@ -82,8 +83,10 @@ class RecyclingUNet(Denoiser):
         if clip_mask and mask_scales is not None:
             msg = "got clip_mask and mask_scales; x_t enters in one way: give one of them"
             raise SpecError(msg)
-        depths = [num_res_blocks] * len(channels) if isinstance(num_res_blocks, int) else list(num_res_blocks)
-        _check_settings(spatial_dims, channels, depths, mask_channels, self_conditioning)
+        depths = level_depths(spatial_dims, channels, num_res_blocks, least=0)
+        if self_conditioning and not mask_channels:
+            msg = "self_conditioning needs a noisy mask to refine: give mask_channels of at least 1, got 0"
+            raise SpecError(msg)
         self.spatial_dims = spatial_dims
         self.image_channels = image_channels
         self.mask_channels = mask_channels
@@ -185,24 +188,4 @@ class RecyclingUNet(Denoiser):
         return torch.cat(inputs, dim=1)  # (B, image + C (+ C), *S)
 
     def _run(self, block: nn.Module, h: torch.Tensor, time: torch.Tensor | None) -> torch.Tensor:
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            out: torch.Tensor = checkpoint(block, h, time, use_reentrant=False)
-            return out
-        return block(h, time)
-
-
-def _check_settings(
-    spatial_dims: int, channels: Sequence[int], depths: Sequence[int], mask_channels: int, self_conditioning: bool
-) -> None:
-    if spatial_dims not in (2, 3):
-        msg = f"spatial_dims must be 2 or 3, got {spatial_dims}"
-        raise SpecError(msg)
-    if len(depths) != len(channels):
-        msg = f"num_res_blocks has {len(depths)} entries for {len(channels)} levels of channels; give one per level"
-        raise SpecError(msg)
-    if min(depths, default=0) < 0:
-        msg = f"num_res_blocks is {list(depths)}; give 0 or more blocks for each level"
-        raise SpecError(msg)
-    if self_conditioning and not mask_channels:
-        msg = "self_conditioning needs a noisy mask to refine: give mask_channels of at least 1, got 0"
-        raise SpecError(msg)
+        return call(block, h, time, recompute=self.gradient_checkpointing)

@@ -13,6 +13,7 @@ from medsegdiff.networks.blocks.attention import AttentionBlock
 from medsegdiff.networks.blocks.checkpointing import call
 from medsegdiff.networks.blocks.group_norm import make_group_norm
 from medsegdiff.networks.blocks.layers import make_conv
+from medsegdiff.networks.blocks.levels import level_depths
 from medsegdiff.networks.blocks.padding import crop_to, pad_at_end, padding_to_multiple
 from medsegdiff.networks.blocks.resampling import make_downsample, make_upsample
 from medsegdiff.networks.blocks.time_residual import TimeResidualBlock, make_time_embedding
@@ -88,8 +89,7 @@ class SegDiffUNet(Denoiser):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        depths = [num_res_blocks] * len(channels) if isinstance(num_res_blocks, int) else list(num_res_blocks)
-        _check_levels(spatial_dims, channels, depths, attention_levels)
+        depths = level_depths(spatial_dims, channels, num_res_blocks, least=1, attention_levels=attention_levels)
         _check_condition(condition, mask_channels, len(channels))
         self.spatial_dims = spatial_dims
         self.image_channels = image_channels
@@ -231,24 +231,6 @@ class _Block(nn.Module):
     def forward(self, x: torch.Tensor, time: torch.Tensor | None) -> torch.Tensor:
         h = self.residual(x, time)  # (B, D, *S)
         return h if self.attention is None else self.attention(h)  # (B, D, *S)
-
-
-def _check_levels(
-    spatial_dims: int, channels: Sequence[int], depths: Sequence[int], attention_levels: Sequence[int]
-) -> None:
-    if spatial_dims not in (2, 3):
-        msg = f"spatial_dims must be 2 or 3, got {spatial_dims}"
-        raise SpecError(msg)
-    if len(depths) != len(channels) or not channels:
-        msg = f"num_res_blocks has {len(depths)} entries for {len(channels)} levels of channels; give one per level"
-        raise SpecError(msg)
-    if min(depths) < 1:
-        msg = f"num_res_blocks is {list(depths)}; give 1 or more blocks for each level"
-        raise SpecError(msg)
-    unknown = [level for level in attention_levels if not 0 <= level < len(channels)]
-    if unknown:
-        msg = f"attention_levels holds {unknown}; the levels of this network are 0 to {len(channels) - 1}"
-        raise SpecError(msg)
 
 
 def _check_condition(condition: str, mask_channels: int, levels: int) -> None:
