@@ -64,12 +64,19 @@ ATTENTION_LAYERS = {"monuseg": "1/8", "cxr": "1/16", "hippocampus": "1/2"}
 OTHER_TASKS = {2: "monuseg", 3: "hippocampus"}
 
 # Width stands where it is cheap, at the coarse levels; what is computed at full resolution is narrow. 4.7 M parameters
-# each; with its discriminator an iteration costs some 1.5 (2-D) to 2 (3-D) steps of the generator alone.
+# each; with its discriminator an iteration costs some 1.5 (2-D) to 2 (3-D) steps of the generator alone. Blind to x_t
+# at first: on slices of 32 x 32 the squared error is then halved within 250 steps.
 SMALL_GENERATORS: dict[int, dict[str, Any]] = {
     2: {"channels": (16, 16, 32, 64, 96, 128), "attention_levels": (4,)},
     3: {"channels": (16, 16, 48, 96), "attention_levels": (3,)},
 }
-SMALL_GENERATOR: dict[str, Any] = {"num_res_blocks": 1, "encoder_blocks": 2, "latent_dim": 50, "style_dim": 64}
+SMALL_GENERATOR: dict[str, Any] = {
+    "num_res_blocks": 1,
+    "encoder_blocks": 2,
+    "latent_dim": 50,
+    "style_dim": 64,
+    "mask_gain": 0.0,
+}
 SMALL_DISCRIMINATORS: dict[int, dict[str, Any]] = {
     2: {"channels": (16, 32, 64, 64, 64, 64), "time_dim": 64, "normal_init": False},
     3: {"channels": (12, 24, 48, 96), "time_dim": 64, "normal_init": False},

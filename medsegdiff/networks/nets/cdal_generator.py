@@ -50,6 +50,8 @@ class CDALGenerator(Denoiser):
         latent_dim: features of z.
         style_dim: features that z is mapped to.
         mapping_layers: layers of that mapping behind its first.
+        mask_gain: factor on the initial weights by which x_t enters, at every level. With 1 (release) a fresh network
+            sees more noise than image; with 0 it starts blind to x_t, and learns from the image first.
         dropout: probability of zeroing an activation inside a block.
         gradient_checkpointing: recompute activations of every block in the backward pass, to save memory.
 
@@ -72,6 +74,7 @@ class CDALGenerator(Denoiser):
         latent_dim: int = 100,
         style_dim: int = 256,
         mapping_layers: int = 3,
+        mask_gain: float = 1.0,
         dropout: float = 0.0,
         gradient_checkpointing: bool = False,
     ) -> None:
@@ -126,6 +129,9 @@ class CDALGenerator(Denoiser):
         self.down = nn.ModuleList(block(n, n, "down") for n in channels[:-1])
         entering = pairwise([mask_channels, *channels[:-1]]) if mask_channels else ()
         self.pyramid = nn.ModuleList(FIRStridedConv(spatial_dims, n, wide) for n, wide in entering)
+        for entrance in (self.mask_encoder, *(level.conv for level in self.pyramid)):
+            if entrance is not None:
+                cast(torch.Tensor, entrance.weight).data *= mask_gain
         self.bottom = nn.ModuleList([block(width, width), block(width, width)])
         self.bottom_attention = SingleHeadAttention(width)
         self.decoder, self.decoder_attention, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()

@@ -117,6 +117,22 @@ def test_the_mask_enters_at_every_coarser_level(dims):
 
 
 @both_dims
+def test_a_mask_gain_of_zero_starts_blind_to_the_mask_and_learns_to_see_it(dims):
+    network, blind = awake(dims), tiny(dims, mask_gain=0.0)
+    entrances = {k: v for k, v in blind.state_dict().items() if k.startswith(("mask_encoder", "pyramid"))}
+    network.load_state_dict(entrances, strict=False)
+    x_t, t, image = inputs(dims)
+
+    def outputs() -> list[torch.Tensor]:
+        return [network(mask, t, network.encode(image), z=torch.ones(2, 5)) for mask in (x_t, -x_t)]
+
+    torch.testing.assert_close(*outputs())
+    outputs()[0].square().mean().backward()
+    torch.optim.SGD([*network.mask_encoder.parameters(), *network.pyramid.parameters()], lr=0.1).step()
+    assert largest_difference(*outputs()) > 1e-3
+
+
+@both_dims
 def test_every_skip_reaches_the_decoder(dims):
     """What the first layer gives alone still changes the output when all below is cut off."""
     network = awake(dims)
