@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import resource
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import torch
+from alternating import alternate
 
 from medsegdiff.methods import RunSpec, build_segmenter
 from medsegdiff.networks.nets.denoiser import Denoiser
@@ -57,28 +55,6 @@ def make_segmenter(arguments: argparse.Namespace) -> DiffusionSegmenter:
 def make_image(arguments: argparse.Namespace) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(1, 3, arguments.side, arguments.side, generator=generator).to(arguments.device)
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Wall time of a call, the device's queue emptied before and after."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
-def alternate(rounds: int, **calls: Callable[[], object]) -> dict[str, float]:
-    """Median seconds of each call, made in turn, so that a drift of the machine touches all alike."""
-    for call in calls.values():
-        call()
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            times[name].append(seconds(call))
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 @torch.no_grad()
