@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
-from medsegdiff.data.integrity import check_same_grid, read_checked
-from medsegdiff.errors import SpecError
+from medsegdiff.data.integrity import read_checked
 
 
 class CheckedReader(ImageReader):
@@ -26,8 +24,7 @@ class CheckedReader(ImageReader):
         channels: the number of channels that the task has; None allows any.
 
     Raises:
-        DataError: while reading, see `check_image` and `check_same_grid`.
-        SpecError: while reading, several files where the task has another number of channels.
+        DataError: while reading, see `check_image`.
     """
 
     def __init__(self, *, spatial_dims: int, channels: int | None = None) -> None:
@@ -45,10 +42,8 @@ class CheckedReader(ImageReader):
     def get_data(self, img: Any) -> tuple[NDArray[Any], dict[str, Any]]:
         """Read the files that `read` was given into one array (*S[, channels]) and its metadata."""
         paths = [Path(path) for path in ensure_tuple(img)]
-        if len(paths) > 1 and self.channels not in (None, len(paths)):
-            msg = f"got {len(paths)} files for an image of {self.channels} channels; give one file a channel"
-            raise SpecError(msg)
-        array, affine = self._read_one(paths[0]) if len(paths) == 1 else self._read_channels(paths)
+        raw, _ = read_checked(paths, spatial_dims=self.spatial_dims, channels=self.channels)
+        array, affine = raw.array, raw.affine
         has_channels = array.ndim > self.spatial_dims
         return array, {
             MetaKeys.AFFINE: affine,
@@ -57,14 +52,3 @@ class CheckedReader(ImageReader):
             MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape[: self.spatial_dims]),
             MetaKeys.ORIGINAL_CHANNEL_DIM: -1 if has_channels else float("nan"),  # NaN is MONAI's word for none
         }
-
-    def _read_one(self, path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        raw, _ = read_checked(path, spatial_dims=self.spatial_dims, channels=self.channels)
-        return raw.array, raw.affine
-
-    def _read_channels(self, paths: Sequence[Path]) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        images = [read_checked(path, spatial_dims=self.spatial_dims, channels=1) for path in paths]
-        first = images[0][1]
-        for _, facts in images[1:]:
-            check_same_grid(first, facts)
-        return np.stack([raw.array.reshape(first.shape) for raw, _ in images], axis=-1), first.affine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -25,13 +26,16 @@ LABEL_TOLERANCE = 1e-3
 LARGEST_INTENSITY = float(np.finfo(np.float32).max)
 _MOST_LISTED = 8
 
+ImageFiles = str | Path | Sequence[str | Path]
+"""One file with all channels of an image, or several with a channel each."""
+
 
 @dataclass(frozen=True, eq=False)
 class ImageFacts:
     """What a check has learned about one file.
 
     Attributes:
-        path: the file, or the folder of a DICOM series.
+        path: the file, or the folder of a DICOM series; the first where channels are files of their own.
         shape: spatial shape, (x, y) or (x, y, z).
         channels: number of channels; 1 without a channel axis.
         spacing: edge lengths of a voxel in mm, one per spatial axis; 1 for pictures.
@@ -66,11 +70,12 @@ class Findings:
     class_voxels: tuple[int, ...]
 
 
-def check_image(path: str | Path, *, spatial_dims: int, channels: int | None = None) -> ImageFacts:
+def check_image(path: ImageFiles, *, spatial_dims: int, channels: int | None = None) -> ImageFacts:
     """Read one image and make sure that a network can work with it.
 
     Args:
-        path: NIfTI, MetaImage or NRRD file, picture (PNG, TIFF, JPEG, BMP), or folder of one DICOM series.
+        path: NIfTI, MetaImage or NRRD file, picture (PNG, TIFF, JPEG, BMP), or folder of one DICOM series; or several
+            of these, one a channel.
         spatial_dims: 2 or 3.
         channels: the number of channels that the task has; None allows any.
 
@@ -84,9 +89,29 @@ def check_image(path: str | Path, *, spatial_dims: int, channels: int | None = N
     return read_checked(path, spatial_dims=spatial_dims, channels=channels)[1]
 
 
-def read_checked(path: str | Path, *, spatial_dims: int, channels: int | None = None) -> tuple[RawImage, ImageFacts]:
+def read_checked(path: ImageFiles, *, spatial_dims: int, channels: int | None = None) -> tuple[RawImage, ImageFacts]:
     """Read one image and make sure that a network can work with it; arguments and errors as `check_image`."""
-    path = Path(path)
+    if isinstance(path, (str, Path)):
+        return _read_file(Path(path), spatial_dims=spatial_dims, channels=channels)
+    if len(path) == 1:
+        return _read_file(Path(path[0]), spatial_dims=spatial_dims, channels=channels)
+    if channels not in (None, len(path)):
+        msg = (
+            f"got {len(path)} files for an image of {_channels(channels)}, {', '.join(map(str, path))}; allowed is one "
+            "file a channel, or one file with all of them"
+        )
+        raise DataError(msg)
+    images = [_read_file(Path(file), spatial_dims=spatial_dims, channels=1) for file in path]
+    raw, facts = images[0]
+    for _, others in images[1:]:
+        check_same_grid(facts, others)
+    array = np.stack([image.array.reshape(facts.shape) for image, _ in images], axis=-1)
+    bounds = [(f.minimum, f.maximum) for _, f in images]
+    low, high = min(low for low, _ in bounds), max(high for _, high in bounds)
+    return replace(raw, array=array), replace(facts, channels=len(images), minimum=low, maximum=high)
+
+
+def _read_file(path: Path, *, spatial_dims: int, channels: int | None) -> tuple[RawImage, ImageFacts]:
     raw = read_image(path)
     if spatial_dims == 2 and raw.array.ndim > 2 and raw.array.shape[2] == 1:
         # NIfTI has no plane but a volume of one slice, (x, y, 1[, channels]).
@@ -100,7 +125,7 @@ def read_checked(path: str | Path, *, spatial_dims: int, channels: int | None = 
 
 
 def check_pair(
-    image_path: str | Path, label_path: str | Path, *, num_classes: int, spatial_dims: int = 3, channels: int = 1
+    image_path: ImageFiles, label_path: str | Path, *, num_classes: int, spatial_dims: int = 3, channels: int = 1
 ) -> Findings:
     """Check an image, its label, and that the two belong together.
 

@@ -123,8 +123,8 @@ def check_cases(cases: Sequence[dict[str, Any]], task: PhantomSpec) -> None:
     for item in cases:
         try:
             check_pair(
-                Path(item["image"]),
-                Path(item["label"]),
+                item["image"],
+                item["label"],
                 num_classes=task.num_classes,
                 spatial_dims=len(task.shape),
                 channels=task.in_channels,

@@ -29,6 +29,22 @@ def _save(path, array, affine=None):
     return path
 
 
+def test_channels_may_be_files_of_their_own(tmp_path):
+    files = [_save(tmp_path / f"{name}.nii.gz", _image() + k) for k, name in enumerate(("t1", "flair"))]
+    raw, facts = read_checked(files, spatial_dims=3, channels=2)
+    assert (facts.path, facts.channels, facts.maximum) == (files[0], 2, _image().max() + 1)
+    np.testing.assert_array_equal(raw.array, np.stack([_image(), _image() + 1], axis=-1))
+    label = _save(tmp_path / "label.nii.gz", _label())
+    assert check_pair(files, label, num_classes=3, channels=2).image.channels == 2
+
+
+def test_a_channel_on_another_grid_is_named_with_both_grids(tmp_path):
+    first = _save(tmp_path / "t1.nii.gz", _image())
+    second = _save(tmp_path / "flair.nii.gz", _image((8, 6, 5)))
+    with pytest.raises(DataError, match=r"flair.*\(8, 6, 5\).*t1\.nii\.gz has \(8, 6, 4\).*shapes differ"):
+        check_image([first, second], spatial_dims=3)
+
+
 @pytest.fixture
 def pair(tmp_path):
     return _save(tmp_path / "image.nii.gz", _image()), _save(tmp_path / "label.nii.gz", _label())

@@ -1,0 +1,79 @@
+"""Images whose channels are files of their own: which files belong together, and in which order."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from medsegdiff.data.reading import case_name
+from medsegdiff.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+Modalities = Sequence[Sequence[str]]
+"""The names that each channel goes by, in the order of the channels: [["t1", "t1n"], ["t1ce", "t1c"], …]."""
+
+
+def group_modalities(paths: Sequence[Path], modalities: Modalities) -> dict[str, list[Path]]:
+    """Sort the files of images that have a file a channel.
+
+    Names are `CASE_MODALITY` or `CASE-MODALITY`, large or small, or those of nnU-Net, `CASE_0000` for the first
+    channel. Files with other names, such as a segmentation beside them, are left out.
+
+    Args:
+        paths: files.
+        modalities: names of the channels.
+
+    Returns:
+        Name of the case to its files in the order of the channels, sorted by name; files of the same case in several
+        folders are several cases, named `FOLDER_CASE`. Empty where no file is named like a modality.
+
+    Raises:
+        DataError: a case lacks a modality, or has two files of one.
+    """
+    channels = {name.lower(): index for index, names in enumerate(modalities) for name in names}
+    found: dict[tuple[Path, str], dict[int, Path]] = {}
+    others = []
+    for path in sorted(paths):
+        case, channel = _split_name(case_name(path), channels, len(modalities))
+        if channel is None:
+            others.append(path.name)
+            continue
+        files = found.setdefault((path.parent, case), {})
+        if channel in files:
+            msg = (
+                f"{path}: got a second file of {modalities[channel][0]} of the case {case} beside "
+                f"{files[channel].name}; allowed is one; remove or rename one of them"
+            )
+            raise DataError(msg)
+        files[channel] = path
+    for (folder, case), files in found.items():
+        missing = [names[0] for index, names in enumerate(modalities) if index not in files]
+        if missing:
+            msg = (
+                f"{folder / case}: got {', '.join(files[index].name for index in sorted(files))}, without "
+                f"{', '.join(missing)}; needed is a file for each of {', '.join(names[0] for names in modalities)}: "
+                "add what is missing, or leave this case out"
+            )
+            raise DataError(msg)
+    if found and others:
+        logger.info("left out %d files that are named like no modality: %s", len(others), ", ".join(others[:5]))
+    names = [case for _, case in found]
+    grouped = {
+        case if names.count(case) == 1 else f"{folder.name}_{case}": [files[index] for index in sorted(files)]
+        for (folder, case), files in found.items()
+    }
+    return dict(sorted(grouped.items()))
+
+
+def _split_name(name: str, channels: dict[str, int], count: int) -> tuple[str, int | None]:
+    """The case and the number of the channel that a file's name, without suffix, stands for; None for none."""
+    match = re.fullmatch(r"(.+)[_-]([^_-]+)", name)
+    if match is None:
+        return name, None
+    case, ending = match.groups()
+    if re.fullmatch(r"\d{4}", ending) and int(ending) < count and "_" in name:
+        return case, int(ending)
+    return case, channels.get(ending.lower())
