@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from monai.data import CacheDataset, DataLoader, list_data_collate
+from monai.data import CacheDataset, DataLoader, PersistentDataset, list_data_collate
+from monai.data.utils import pickle_hashing
 from monai.transforms import Compose, Randomizable
 from torch.utils.data import Sampler
 
 from medsegdiff.data.noise import key_to_seed
+from medsegdiff.errors import DataError, SpecError, one_line
 
 
 class EpochIndex(NamedTuple):
@@ -20,7 +24,28 @@ class EpochIndex(NamedTuple):
     item: int
 
 
-class KeyedCacheDataset(CacheDataset):
+class _Keyed:
+    """Random transforms of a caching dataset of MONAI, seeded anew for every (seed, epoch, sample)."""
+
+    data: Any
+    transform: Any
+    seed: int
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, EpochIndex):
+            key = EpochIndex(0, int(key))
+        item = self.data[key.item]
+        name = str(item.get("case", key.item))
+        if isinstance(self.transform, Randomizable):
+            self.transform.set_random_state(seed=key_to_seed(self.seed, key.epoch, name) % 2**32)
+        made = self._transform(key.item)  # type: ignore[attr-defined]  # of the dataset that this is mixed into
+        crops = made if isinstance(made, list) else [made]
+        for number, crop in enumerate(crops):
+            crop["sample"] = f"{name}#{number}"
+        return made
+
+
+class KeyedCacheDataset(_Keyed, CacheDataset):
     """MONAI's `CacheDataset`, its random transforms seeded anew for every (seed, epoch, sample).
 
     What a sample looks like in an epoch is then independent of the order, of the number of loader processes and of
@@ -39,18 +64,61 @@ class KeyedCacheDataset(CacheDataset):
         self.seed = seed
         super().__init__(data, transform, **{"progress": False, **cache_options})
 
-    def __getitem__(self, key: Any) -> Any:
-        if not isinstance(key, EpochIndex):
-            key = EpochIndex(0, int(key))
-        item = self.data[key.item]
-        name = str(item.get("case", key.item))
-        if isinstance(self.transform, Randomizable):
-            self.transform.set_random_state(seed=key_to_seed(self.seed, key.epoch, name) % 2**32)
-        made = self._transform(key.item)
-        crops = made if isinstance(made, list) else [made]
-        for number, crop in enumerate(crops):
-            crop["sample"] = f"{name}#{number}"
-        return made
+
+class KeyedPersistentDataset(_Keyed, PersistentDataset):
+    """The same over MONAI's `PersistentDataset`: what is computed once is kept on disk, for data beyond the memory.
+
+    Args:
+        data: dictionaries, one a case.
+        transform: transforms; those before the first random one are computed once for each case and set of transforms.
+        cache_dir: folder of the kept results.
+        seed: of the augmentation.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[dict[str, Any]],
+        transform: Sequence[Any] | Compose,
+        *,
+        cache_dir: str | os.PathLike[str],
+        seed: int = 0,
+    ) -> None:
+        self.seed = seed
+        try:
+            # With the transforms in the key, a changed spacing does not find what another one left.
+            super().__init__(data, transform, cache_dir=Path(cache_dir), hash_transform=pickle_hashing)
+        except (OSError, ValueError) as error:  # the latter for a file where the folder should be
+            msg = f"{cache_dir} cannot hold a cache ({one_line(error)}); give --cache_dir a folder that can be written"
+            raise DataError(msg) from error
+
+
+def keyed_dataset(
+    data: Sequence[dict[str, Any]],
+    transform: Sequence[Any] | Compose,
+    *,
+    seed: int = 0,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache_rate: float = 1.0,
+) -> KeyedCacheDataset | KeyedPersistentDataset:
+    """A keyed dataset that keeps what is deterministic in memory, or on disk.
+
+    Args:
+        data: dictionaries, one a case.
+        transform: of the cases.
+        seed: of the augmentation.
+        cache_dir: a folder to keep results in; None keeps them in memory.
+        cache_rate: share of the cases to keep in memory.
+
+    Raises:
+        SpecError: a share outside 0 … 1.
+        DataError: a folder that cannot be written.
+    """
+    if not 0 <= cache_rate <= 1:
+        msg = f"cache_rate is {cache_rate}; allowed is a share from 0 to 1"
+        raise SpecError(msg)
+    if cache_dir is not None:
+        return KeyedPersistentDataset(data, transform, cache_dir=cache_dir, seed=seed)
+    return KeyedCacheDataset(data, transform, seed=seed, cache_rate=cache_rate)
 
 
 class KeyedSampler(Sampler[EpochIndex]):
@@ -105,7 +173,7 @@ class KeyedSampler(Sampler[EpochIndex]):
 
 
 def keyed_loader(
-    dataset: KeyedCacheDataset,
+    dataset: KeyedCacheDataset | KeyedPersistentDataset,
     *,
     batch_size: int,
     num_workers: int = 0,

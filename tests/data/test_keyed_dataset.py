@@ -13,7 +13,8 @@ from monai.transforms import (
     ScaleIntensityd,
 )
 
-from medsegdiff.data.keyed_dataset import EpochIndex, KeyedCacheDataset, KeyedSampler, keyed_loader
+from medsegdiff.data.keyed_dataset import EpochIndex, KeyedCacheDataset, KeyedSampler, keyed_dataset, keyed_loader
+from medsegdiff.errors import DataError, SpecError
 
 LENGTH = 7
 
@@ -23,16 +24,19 @@ def cases() -> list[dict[str, object]]:
     return [{"case": f"c{n}", "image": torch.rand(1, 6, 6, generator=generator)} for n in range(LENGTH)]
 
 
-def dataset(seed: int = 0, **options: object) -> KeyedCacheDataset:
-    transform = Compose(
+def transforms(maximum: float = 1.0) -> Compose:
+    return Compose(
         [
             EnsureTyped("image"),
-            ScaleIntensityd("image"),
+            ScaleIntensityd("image", maxv=maximum),
             RandAffined("image", prob=0.5, translate_range=2, padding_mode="zeros"),
             RandGaussianNoised("image", prob=1.0, std=0.5),
         ]
     )
-    return KeyedCacheDataset(cases(), transform, seed=seed, **options)
+
+
+def dataset(seed: int = 0, **options: object) -> KeyedCacheDataset:
+    return KeyedCacheDataset(cases(), transforms(), seed=seed, **options)
 
 
 def image(data: KeyedCacheDataset, epoch: int, index: int) -> torch.Tensor:
@@ -52,6 +56,36 @@ def test_a_sample_does_not_depend_on_the_order(options):
     second = [image(backwards, 2, n) for n in reversed(range(LENGTH))][::-1]
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert all(torch.equal(a, image(forwards, 2, n)) for n, a in enumerate(first))
+
+
+def test_samples_kept_on_disk_are_those_kept_in_memory(tmp_path):
+    memory = dataset()
+    # What a case is kept under is made of its pickle, which for tensors is never the same.
+    items = [{**case, "image": case["image"].numpy()} for case in cases()]
+    for _ in ("computed", "read back"):
+        disk = keyed_dataset(items, transforms(), cache_dir=tmp_path / "cache")
+        for epoch in (1, 2):
+            assert all(torch.equal(image(disk, epoch, n), image(memory, epoch, n)) for n in range(LENGTH))
+    assert disk[3]["sample"] == "c3#0"
+    assert len(list((tmp_path / "cache").iterdir())) == LENGTH
+
+
+def test_what_other_transforms_left_on_disk_is_not_taken(tmp_path):
+    def read(maximum: float) -> torch.Tensor:
+        return image(keyed_dataset(cases(), transforms(maximum), cache_dir=tmp_path), 0, 0)
+
+    first = read(1.0)
+    assert not torch.equal(read(2.0), first)
+    assert torch.equal(read(1.0), first)
+
+
+def test_a_share_of_the_cases_is_kept_in_memory(tmp_path):
+    assert keyed_dataset(cases(), transforms(), cache_rate=0.5).cache_num == 3
+    with pytest.raises(SpecError, match=r"cache_rate is 2; allowed"):
+        keyed_dataset(cases(), transforms(), cache_rate=2)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot hold a cache"):
+        keyed_dataset(cases(), transforms(), cache_dir=tmp_path / "file")
 
 
 def test_epochs_seeds_and_samples_differ():
