@@ -42,6 +42,8 @@ class MetricsReport:
     Args:
         output_dir: folder for the two files; made when it does not exist.
         class_names: names of the foreground classes; `class_names[0]` is label 1.
+        regions: measure unions of classes in place of the classes, such as the nested ones of brain tumours:
+            {"whole tumour": [1, 2, 3], "tumour core": [2, 3], "enhancing tumour": [3]}; names to labels.
         nsd_tolerance: tolerance of the normalised surface Dice, in mm.
         keys: keys of prediction and truth in each item. The prediction is a label map (1, *S), or probabilities or a
             one-hot mask (K, *S), K = classes with background, of which the largest wins; the truth is a label map
@@ -50,7 +52,7 @@ class MetricsReport:
         table_metrics: which metrics the table shows, by name such as "precision"; by default the usual four.
 
     Raises:
-        SpecError: a metric for the table that does not exist.
+        SpecError: a metric for the table that does not exist, or a region of labels that are no classes.
         DataError: while running, for a case that cannot be measured: no spacing, two grids, wrong channels or values.
         SpecError: while running, for items that were not decollated or lack a key.
     """
@@ -60,6 +62,7 @@ class MetricsReport:
         output_dir: str | os.PathLike[str],
         class_names: Sequence[str],
         *,
+        regions: Mapping[str, Sequence[int]] | None = None,
         nsd_tolerance: float = 1.0,
         keys: tuple[str, str] = ("pred", "label"),
         settings: Mapping[str, Any] | None = None,
@@ -68,7 +71,12 @@ class MetricsReport:
         if unknown := [metric for metric in table_metrics or () if metric not in TITLES]:
             msg = f"metrics {', '.join(unknown)} do not exist; use some of {', '.join(TITLES)}"
             raise SpecError(msg)
+        labels = range(1, len(class_names) + 1)
+        if wrong := [name for name, values in (regions or {}).items() if not values or not set(values) <= set(labels)]:
+            msg = f"regions {', '.join(wrong)} have no labels, or others than the classes 1 to {len(class_names)}"
+            raise SpecError(msg)
         self.output_dir = output_dir
+        self.regions = dict(regions or {})
         self.class_names = tuple(class_names)
         self.nsd_tolerance = nsd_tolerance
         self.keys = keys
@@ -112,14 +120,16 @@ class MetricsReport:
             raise DataError(msg)
         if isinstance(prediction, MetaTensor):
             _check_grid(prediction, truth, name)
-        rows = case_metrics(
-            _label_map(prediction, len(self.class_names) + 1, f"case {name}: {self.keys[0]!r}"),
-            truth[0],
-            class_names=self.class_names,
-            spacing=_spacing(truth),
-            nsd_tolerance=self.nsd_tolerance,
-            case=name,
-        )
+        n_classes = len(self.class_names) + 1
+        found, wanted = _label_map(prediction, n_classes, f"case {name}: {self.keys[0]!r}"), truth[0]
+        options: dict[str, Any] = {"spacing": _spacing(truth), "nsd_tolerance": self.nsd_tolerance, "case": name}
+        if not self.regions:
+            return path, case_metrics(found, wanted, class_names=self.class_names, **options)
+        rows: list[ClassMetrics] = []
+        for number, (region, labels) in enumerate(self.regions.items(), start=1):
+            values = torch.tensor(labels)
+            maps = (torch.isin(torch.as_tensor(one).cpu(), values).to(torch.uint8) for one in (found, wanted))
+            rows += [replace(row, label=number) for row in case_metrics(*maps, class_names=[region], **options)]
         return path, rows
 
     def _report(self, engine: Engine) -> None:

@@ -70,6 +70,24 @@ class TestReport:
         assert metrics["n_missed"] == 1
         assert metrics["hd95_right"] == pytest.approx(math.hypot(6 * 2, 6 * 1, 6 * 3) / 2)
 
+    def test_regions_are_unions_of_classes(self, tmp_path):
+        prediction = label()
+        prediction[prediction == 1] = 2  # wrong as a class, right as a part of the union
+        regions = {"whole": [1, 2], "core": [2]}
+        metrics = evaluate([item(prediction)], tmp_path, regions=regions).state.metrics
+        assert (metrics["dice_whole"], metrics["dice_core"]) == (1, pytest.approx(2 / 3))
+        assert "dice_left" not in metrics
+        with (tmp_path / "metrics.csv").open(newline="") as file:
+            assert [(row["label"], row["class_name"]) for row in csv.DictReader(file)] == [
+                ("1", "whole"),
+                ("2", "core"),
+            ]
+
+    @pytest.mark.parametrize("labels", [[], [0, 1], [3]])
+    def test_regions_of_other_labels_are_refused(self, tmp_path, labels):
+        with pytest.raises(SpecError, match="regions whole have no labels, or others than the classes 1 to 2"):
+            MetricsReport(tmp_path, CLASSES, regions={"whole": labels})
+
     @pytest.mark.parametrize("scale", [1.0, 0.4])
     def test_one_hot_and_probabilities_are_decided_by_the_largest(self, tmp_path, scale):
         prediction = scale * one_hot(label()) + (1 - scale) / 3
