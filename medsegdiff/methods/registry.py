@@ -34,6 +34,7 @@ class Method:
         draws: number of segmentations that its paper averages.
         sampler: the sampler of its paper.
         sampler_options: further options of that sampler.
+        adam_betas: decays of Adam's two moments that it trains well with.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Method:
     draws: int = 1
     sampler: str = "ddpm"
     sampler_options: dict[str, Any] = field(default_factory=dict)
+    adam_betas: tuple[float, float] = (0.9, 0.999)
 
     def schedule_for(self, task: str) -> dict[str, Any] | None:
         """Name and settings of the noise schedule of a task; None for a supervised method."""
