@@ -11,6 +11,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from medsegdiff.engines.adversarial_trainer import AdversarialDiffusionTrainer
+from medsegdiff.engines.attention import layer_factor
 from medsegdiff.engines.distributed import distribute
 from medsegdiff.engines.trainer import DiffusionTrainer
 from medsegdiff.errors import SpecError, check_options
@@ -80,7 +81,10 @@ def build_trainer(
     settings = {name: value for name, value in settings.items() if value is not None}
     rate = settings.pop("discriminator_learning_rate", 1e-4)
     torch.manual_seed(seed)
-    judge: nn.Module = build_discriminator(spec, **settings.pop("discriminator", {})).to(device)
+    discriminator = build_discriminator(spec, **settings.pop("discriminator", {}))
+    if isinstance(settings["attention_layer"], str):  # a number is one of the size that the first batch has
+        layer_factor(settings["attention_layer"], discriminator.factors, spec.roi_size)
+    judge: nn.Module = discriminator.to(device)
     if hasattr(network, "module"):
         judge = distribute(judge, torch.device(device))
     check_options(AdversarialDiffusionTrainer.__init__, settings, "adversarial training", leave_out=_OTHERWISE_GIVEN)

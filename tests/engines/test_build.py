@@ -103,6 +103,7 @@ def test_the_discriminator_starts_from_the_seed_of_the_run(build):
         ({"first_pass": "ema"}, "method 'cdal' has no first_pass"),
         ({"adversarial": {"atention": False}}, "adversarial training has no option 'atention'"),
         ({"adversarial": {"fake_pair": "prior"}}, "fake_pair 'prior' does not exist"),
+        ({"adversarial": {"attention_layer": "1/64"}}, "no layer '1/64'; use one of 1/1 "),
     ],
 )
 def test_what_cdal_does_not_have_is_refused(build, options, message):
