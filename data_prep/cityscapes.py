@@ -33,12 +33,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_prep.hippocampus import Misfit
-from data_prep.pairing import files_below
-from data_prep.picture_sets import About, Case, Found, PictureConversion, convert_pictures
-from data_prep.picture_splits import Splits, default_splits
+from data_prep.conversion import About, Conversion, Misfit
+from data_prep.folders import files_below
+from data_prep.picture_sets import Case, Found, convert_pictures
 from data_prep.pictures import Picture, Pixels, fill_polygon, load_image
-from data_prep.settings import Settings, command_parser, run_command
+from data_prep.settings import Settings, SplitSettings, command_parser, run_command
+from data_prep.splits import Splits, default_splits
 from medsegdiff.errors import DataError, SpecError, one_line
 
 CATEGORIES = ("bicycle", "bus", "person", "train", "truck", "motorcycle", "car", "rider")
@@ -79,7 +79,7 @@ def convert(
     protocol: str = "expansion",
     min_pixels: int = 1,
     settings: Settings = DEFAULTS,
-) -> PictureConversion:
+) -> Conversion:
     """Convert the objects of one class; other arguments and errors as `convert_pictures`.
 
     Args:
@@ -102,7 +102,7 @@ def convert(
         description=f"One {category} a picture, {protocol} crops",
         reference="The Cityscapes dataset, Cordts et al. 2016",
         licence="as https://www.cityscapes-dataset.com/license states: no commercial use",
-        modality="photograph, grey",
+        modalities=("photograph, grey",),
         classes=("background", category),
     )
     find = partial(_find, category=category, protocol=protocol, min_pixels=min_pixels, settings=settings)
@@ -233,7 +233,7 @@ def _expansion(scene: Scene, number: int, *, seed: int) -> float:
     return least + (greatest - least) * int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _splits(parts: Mapping[str, str | None], settings: Settings) -> Splits:
+def _splits(parts: Mapping[str, str | None], settings: SplitSettings) -> Splits:
     """The default splits of pictures: the crops of one stay together."""
     crops: dict[str, list[str]] = {}
     for case in parts:

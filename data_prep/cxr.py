@@ -23,14 +23,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
-from data_prep.hippocampus import Misfit
+from data_prep.conversion import About, Conversion, Misfit
 from data_prep.pairing import Files, Pairs, pairs_by_pattern
-from data_prep.picture_sets import About, Found, PictureConversion, convert_pictures, pair_cases
-from data_prep.picture_splits import Splits, default_splits
-from data_prep.settings import Settings, command_parser, run_command
+from data_prep.picture_sets import convert_pairs
+from data_prep.settings import Settings, SplitSettings, command_parser, run_command
+from data_prep.splits import Splits, default_splits
 from medsegdiff.data.splits import fold_split
 
 ABOUT = About(
@@ -38,7 +37,7 @@ ABOUT = About(
     description="Lungs in chest X-rays of Montgomery County and Shenzhen",
     reference="National Library of Medicine, National Institutes of Health, Bethesda, MD, USA; Shenzhen No. 3 Hospital",
     licence="as the National Library of Medicine states",
-    modality="X-ray",
+    modalities=("X-ray",),
     classes=("background", "lung"),
 )
 DEFAULTS = Settings(channels=1, average=True)
@@ -53,14 +52,12 @@ MASK_PATTERNS = (
 )
 
 
-def convert(source: str | Path, output: str | Path, *, settings: Settings = DEFAULTS) -> PictureConversion:
+def convert(source: str | Path, output: str | Path, *, settings: Settings = DEFAULTS) -> Conversion:
     """Convert the chest X-rays; arguments and errors as `convert_pictures`."""
-    return convert_pictures(
-        source, output, about=ABOUT, find=partial(_find, settings=settings), settings=settings, split=release_splits
-    )
+    return convert_pairs(source, output, about=ABOUT, pairs=_pairs, settings=settings, split=release_splits)
 
 
-def release_splits(parts: Mapping[str, str | None], settings: Settings) -> Splits:
+def release_splits(parts: Mapping[str, str | None], settings: SplitSettings) -> Splits:
     """The folds of cDAL's release, and its fold 0 as the split; the default ones where only one of the sets is there.
 
     With fewer cases than were published, the parts of Shenzhen are as large as Montgomery, at most half of Shenzhen.
@@ -81,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(convert, command_parser("cxr", __doc__, DEFAULTS), arguments)
 
 
-def _find(root: Path, *, settings: Settings) -> Found:
+def _pairs(root: Path) -> Pairs:
     pairs = pairs_by_pattern(root, images=IMAGE_PATTERNS, masks=MASK_PATTERNS)
     halves = [files for files in pairs.cases if _is_one_lung(files)]
     misfits = [
@@ -89,7 +86,7 @@ def _find(root: Path, *, settings: Settings) -> Found:
         for files in halves
     ]
     whole = tuple(files for files in pairs.cases if files not in halves)
-    return pair_cases(Pairs(whole, (*pairs.misfits, *misfits)), settings)
+    return Pairs(whole, (*pairs.misfits, *misfits))
 
 
 def _is_one_lung(files: Files) -> bool:

@@ -1,4 +1,4 @@
-"""What every converter needs of the file system: archives out, and folders that appear complete or not at all."""
+"""What every converter needs of the file system: what is in it, archives out, folders that appear at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,6 +16,17 @@ from medsegdiff.errors import DataError, one_line
 
 # RuntimeError: zipfile's word for encryption and for methods that it does not know.
 _ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError)
+# Where macOS puts what is no data into an archive.
+_IGNORED_FOLDERS = ("__MACOSX",)
+
+
+def files_below(root: Path) -> list[Path]:
+    """All files below a folder, in folders that are links too, in the order of their paths; hidden ones are no data."""
+    files = []
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".") and name not in _IGNORED_FOLDERS]
+        files += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(files)
 
 
 def extract_archive(archive: Path, folder: Path) -> None:
@@ -49,25 +60,48 @@ def appearing_at_once(output: Path) -> Iterator[Path]:
     """
     target = output.absolute()
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    missing_parents = []
+    missing_parents: list[Path] = []
     try:
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            msg = f"{output}: got an output that is a file or holds files; allowed is a new or empty folder; give one"
-            raise DataError(msg)
+        require_new(output)
         missing_parents = [parent for parent in target.parents if not parent.exists()]
         draft.mkdir(parents=True)
         yield draft
-        if target.exists():
-            target.rmdir()
-        os.replace(draft, target)
+        take_place(draft, target)
     except OSError as error:
-        msg = (
-            f"{output}: cannot be made ({error.strerror or one_line(error)}: {error.filename}); needed are a readable "
-            "source and a place with write permission and room; choose another output"
-        )
-        raise DataError(msg) from error
+        raise DataError(cannot_be_made(output, error)) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-        for parent in missing_parents:
-            with suppress(OSError):  # not empty: the output is there
-                parent.rmdir()
+        remove_empty(missing_parents)
+
+
+def require_new(output: Path) -> None:
+    """Make sure that nothing would be written over.
+
+    Raises:
+        DataError: `output` is a file or a folder that holds files.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        msg = f"{output}: got an output that is a file or holds files; allowed is a new or empty folder; give one"
+        raise DataError(msg)
+
+
+def take_place(draft: Path, target: Path) -> None:
+    """Give a finished folder its name."""
+    if target.exists():
+        target.rmdir()
+    os.replace(draft, target)
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, innermost first, in which nothing came to be."""
+    for folder in folders:
+        with suppress(OSError):  # holds something, or was never made
+            folder.rmdir()
+
+
+def cannot_be_made(output: Path, error: OSError) -> str:
+    """The message for an output that the system refuses, be it for want of space or of permission."""
+    return (
+        f"{output}: cannot be made ({error.strerror or one_line(error)}: {error.filename}); needed are a readable "
+        "source and a place with write permission and room; choose another output"
+    )

@@ -19,8 +19,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from data_prep.conversion import About, Conversion
 from data_prep.pairing import Files, pairs_by_name, pairs_by_pattern
-from data_prep.picture_sets import About, Found, PictureConversion, convert_pictures, pair_cases
+from data_prep.picture_sets import convert_pairs
 from data_prep.pictures import Pixels, load_mask
 from data_prep.settings import Settings, command_parser, run_command
 from medsegdiff.errors import SpecError
@@ -39,7 +40,7 @@ def convert(
     image_pattern: Sequence[str] = (),
     mask_pattern: Sequence[str] = (),
     settings: Settings = DEFAULTS,
-) -> PictureConversion:
+) -> Conversion:
     """Convert a folder of pairs; other arguments and errors as `convert_pictures`.
 
     Args:
@@ -71,16 +72,20 @@ def convert(
         raise SpecError(msg)
     if numbers is None and len(classes) > 2:
         numbers = {number: number for number in range(len(classes))}
-    find = partial(_find, images=image_pattern, masks=mask_pattern, values=numbers, settings=settings)
+
+    def load_label(files: Files, image: Pixels) -> tuple[Pixels, tuple[str, ...]]:
+        return load_mask(files.masks, values=numbers)
+
+    pairs = partial(pairs_by_pattern, images=image_pattern, masks=mask_pattern) if image_pattern else pairs_by_name
     about = About(
         name=name,
         description=f"Pairs of images and masks: {', '.join(classes[1:])}",
         reference="as the source states",
         licence="as the source states",
-        modality="grey",
+        modalities=("grey",),
         classes=tuple(classes),
     )
-    return convert_pictures(source, output, about=about, find=find, settings=settings)
+    return convert_pairs(source, output, about=about, pairs=pairs, load_label=load_label, settings=settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -99,21 +104,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _value(text: str) -> tuple[int, int]:
     value, _, number = text.partition("=")
     return int(value), int(number)
-
-
-def _find(
-    root: Path,
-    *,
-    images: Sequence[str],
-    masks: Sequence[str],
-    values: Mapping[int, int] | None,
-    settings: Settings,
-) -> Found:
-    def load_label(files: Files, image: Pixels) -> tuple[Pixels, tuple[str, ...]]:
-        return load_mask(files.masks, values=values)
-
-    pairs = pairs_by_pattern(root, images=images, masks=masks) if images else pairs_by_name(root)
-    return pair_cases(pairs, settings, load_label=load_label)
 
 
 if __name__ == "__main__":

@@ -28,11 +28,12 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from data_prep.conversion import About, Conversion
 from data_prep.pairing import OUTLINE_SUFFIX, Files, pairs_by_pattern
-from data_prep.picture_sets import About, Found, PictureConversion, convert_pictures, pair_cases
-from data_prep.picture_splits import BUNDLES, default_splits
+from data_prep.picture_sets import convert_pairs
 from data_prep.pictures import Pixels, fill_polygon, load_mask
 from data_prep.settings import Settings, command_parser, run_command
+from data_prep.splits import BUNDLES, default_splits
 from medsegdiff.errors import DataError
 
 ABOUT = About(
@@ -40,7 +41,7 @@ ABOUT = About(
     description="Nuclei in H&E stained tissue of several organs",
     reference="Multi-organ nucleus segmentation challenge 2018",
     licence="CC BY-NC-SA 4.0",
-    modality="H&E, grey",
+    modalities=("H&E, grey",),
     classes=("background", "nucleus"),
 )
 DEFAULTS = Settings(channels=3)
@@ -57,13 +58,14 @@ BORDER = 1.0
 Outline = list[tuple[float, float]]
 
 
-def convert(source: str | Path, output: str | Path, *, settings: Settings = DEFAULTS) -> PictureConversion:
+def convert(source: str | Path, output: str | Path, *, settings: Settings = DEFAULTS) -> Conversion:
     """Convert MoNuSeg; arguments and errors as `convert_pictures`."""
-    return convert_pictures(
+    return convert_pairs(
         source,
         output,
         about=ABOUT,
-        find=partial(_find, settings=settings),
+        pairs=partial(pairs_by_pattern, images=IMAGE_PATTERNS, masks=MASK_PATTERNS),
+        load_label=_load_label,
         settings=settings,
         split=partial(default_splits, table=TABLE_SPLIT),
     )
@@ -125,11 +127,6 @@ def rasterise(outlines: Sequence[Outline], shape: tuple[int, int], *, source: Pa
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code, 2 for what the user can mend."""
     return run_command(convert, command_parser("monuseg", __doc__, DEFAULTS), arguments)
-
-
-def _find(root: Path, *, settings: Settings) -> Found:
-    pairs = pairs_by_pattern(root, images=IMAGE_PATTERNS, masks=MASK_PATTERNS)
-    return pair_cases(pairs, settings, load_label=_load_label)
 
 
 def _load_label(files: Files, image: Pixels) -> tuple[Pixels, tuple[str, ...]]:

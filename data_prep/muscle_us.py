@@ -20,10 +20,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from data_prep.conversion import About, Conversion
 from data_prep.pairing import pairs_by_name
-from data_prep.picture_sets import About, Found, PictureConversion, convert_pictures, pair_cases
-from data_prep.picture_splits import BUNDLES, default_splits
+from data_prep.picture_sets import convert_pairs
 from data_prep.settings import Settings, command_parser, run_command
+from data_prep.splits import BUNDLES, default_splits
 
 STRUCTURES = {
     "muscle": About(
@@ -31,7 +32,7 @@ STRUCTURES = {
         description="Cross-sections of arm and leg muscles in transverse ultrasound",
         reference="Marzola et al. 2021, https://data.mendeley.com/datasets/3jykz7wz8d/1",
         licence="as the repository of the data states",
-        modality="ultrasound",
+        modalities=("ultrasound",),
         classes=("background", "muscle"),
     ),
     "aponeurosis": About(
@@ -39,7 +40,7 @@ STRUCTURES = {
         description="Aponeuroses of leg muscles in ultrasound",
         reference="DL_Track, Ritsche et al.",
         licence="Apache-2.0",
-        modality="ultrasound",
+        modalities=("ultrasound",),
         classes=("background", "aponeurosis"),
     ),
 }
@@ -49,7 +50,7 @@ TABLE_SPLIT = BUNDLES / "muscle_us" / "configs" / "split_112_16_32.json"
 
 def convert(
     source: str | Path, output: str | Path, *, structure: str = "muscle", settings: Settings = DEFAULTS
-) -> PictureConversion:
+) -> Conversion:
     """Convert muscle ultrasound; other arguments and errors as `convert_pictures`.
 
     Args:
@@ -58,11 +59,11 @@ def convert(
         structure: what the masks show, a key of `STRUCTURES`.
         settings: what the user chose.
     """
-    return convert_pictures(
+    return convert_pairs(
         source,
         output,
         about=STRUCTURES[structure],
-        find=partial(_find, settings=settings),
+        pairs=pairs_by_name,
         settings=settings,
         split=partial(default_splits, table=TABLE_SPLIT),
     )
@@ -75,10 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--structure", choices=tuple(STRUCTURES), default="muscle", help="what the masks show (default: %(default)s)"
     )
     return run_command(convert, parser, arguments)
-
-
-def _find(root: Path, *, settings: Settings) -> Found:
-    return pair_cases(pairs_by_name(root), settings)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.hippocampus import Misfit
+from data_prep.conversion import Misfit
+from data_prep.folders import files_below
 from medsegdiff.data.reading import PICTURE_SUFFIXES, case_name, image_suffix
 from medsegdiff.errors import SpecError
 
@@ -27,8 +27,6 @@ PART_WORDS = {
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
     **dict.fromkeys(("test", "testing", "ts"), "test"),
 }
-# Where macOS puts what is no data into an archive.
-_IGNORED_FOLDERS = ("__MACOSX",)
 
 
 @dataclass(frozen=True)
@@ -118,15 +116,6 @@ def pairs_by_name(root: Path, *, leave_out: str | None = None) -> Pairs:
     for name, ((folders, _), group) in zip(names, groups.items(), strict=True):
         group.case = name if name and counts[name] == 1 else "_".join(filter(None, (*folders, name)))
     return _as_pairs(root, sorted(groups.values(), key=lambda group: group.case), several_masks=False)
-
-
-def files_below(root: Path) -> list[Path]:
-    """All files below a folder, in folders that are links too, in the order of their paths; hidden ones are no data."""
-    files = []
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".") and name not in _IGNORED_FOLDERS]
-        files += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted(files)
 
 
 @dataclass

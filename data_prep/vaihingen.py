@@ -21,10 +21,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from data_prep.conversion import About, Conversion
 from data_prep.pairing import pairs_by_name
-from data_prep.picture_sets import About, Found, PictureConversion, convert_pictures, pair_cases
-from data_prep.picture_splits import Splits, default_splits
-from data_prep.settings import Settings, command_parser, run_command
+from data_prep.picture_sets import convert_pairs
+from data_prep.settings import Settings, SplitSettings, command_parser, run_command
+from data_prep.splits import Splits, default_splits
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ ABOUT = About(
     description="The central building in aerial images of Vaihingen",
     reference="ISPRS Vaihingen benchmark, provided by the DGPF; crops by Marcos et al. 2018",
     licence="as the ISPRS states",
-    modality="aerial image, grey",
+    modalities=("aerial image, grey",),
     classes=("background", "building"),
 )
 DEFAULTS = Settings(channels=3, size=256)
@@ -42,13 +43,13 @@ TRAINING, TEST = 100, 68
 ALL_BUILDINGS = "mask_all"
 
 
-def convert(source: str | Path, output: str | Path, *, settings: Settings = DEFAULTS) -> PictureConversion:
+def convert(source: str | Path, output: str | Path, *, settings: Settings = DEFAULTS) -> Conversion:
     """Convert the buildings of Vaihingen; arguments and errors as `convert_pictures`."""
-    return convert_pictures(
+    return convert_pairs(
         source,
         output,
         about=ABOUT,
-        find=partial(_find, settings=settings),
+        pairs=partial(pairs_by_name, leave_out=ALL_BUILDINGS),
         settings=settings,
         split=segdiff_splits,
         image_filter="nearest",
@@ -56,7 +57,7 @@ def convert(source: str | Path, output: str | Path, *, settings: Settings = DEFA
     )
 
 
-def segdiff_splits(parts: Mapping[str, str | None], settings: Settings) -> Splits:
+def segdiff_splits(parts: Mapping[str, str | None], settings: SplitSettings) -> Splits:
     """The first 100 cases for training and the rest for test; the default split where there are no more than 100."""
     cases = sorted(parts)
     if len(cases) != TRAINING + TEST:
@@ -69,10 +70,6 @@ def segdiff_splits(parts: Mapping[str, str | None], settings: Settings) -> Split
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code, 2 for what the user can mend."""
     return run_command(convert, command_parser("vaihingen", __doc__, DEFAULTS), arguments)
-
-
-def _find(root: Path, *, settings: Settings) -> Found:
-    return pair_cases(pairs_by_name(root, leave_out=ALL_BUILDINGS), settings)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
-"""Fixtures of the converters of 2-D data."""
+"""Fixtures of the converters."""
 
 from __future__ import annotations
 
 import json
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 from monai.transforms import Compose, LoadImaged
@@ -99,3 +102,84 @@ def source(
         save(root / "images" / f"{name}.png", picture(seed))
         save(root / "masks" / f"{name}.png", mask())
     return root
+
+
+AFFINE = np.array([[0, -1.5, 0, 9], [2, 0, 0, -7], [0, 0.2, 3, 5], [0, 0, 0, 1]])
+SHAPE = (5, 4, 3)
+
+
+@pytest.fixture
+def save_volume() -> Callable[..., Path]:
+    """Write a NIfTI file on one oblique grid; of no array, noise of this seed."""
+
+    def write(path: Path, array: np.ndarray | None = None, *, seed: int = 0, affine: np.ndarray | None = None) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        array = np.random.default_rng(seed).random(SHAPE, np.float32) if array is None else array
+        nibabel.save(nibabel.Nifti1Image(array, AFFINE if affine is None else affine), path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def label_volume() -> Callable[..., np.ndarray]:
+    """A label that holds these values and no others."""
+
+    def make(*values: int, dtype: Any = np.uint8) -> np.ndarray:
+        return np.resize(np.array(values, dtype), SHAPE)
+
+    return make
+
+
+@pytest.fixture
+def pack() -> Callable[..., Path]:
+    """Put what is in a folder into an archive, whose kind its name says."""
+
+    def make(folder: Path, archive: Path) -> Path:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive, "w") as packed:
+                for file in files:
+                    packed.write(file, file.relative_to(folder))
+        else:
+            with tarfile.open(archive, "w:gz" if archive.suffix == ".gz" else "w") as tar:
+                for file in files:
+                    tar.add(file, file.relative_to(folder))
+        return archive
+
+    return make
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """The files below a folder, hidden ones too, and what is in them."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    return read
+
+
+@pytest.fixture
+def volumes_back() -> Callable[..., list[dict[str, Any]]]:
+    """What MONAI loads of a converted folder of volumes, through our checks and reader, in the order of the names."""
+
+    def load(folder: Path, *, channels: int, num_classes: int) -> list[dict[str, Any]]:
+        content = json.loads((folder / "dataset.json").read_text())
+        assert content["tensorImageSize"] == "3D"
+        assert len(content["modality"]) == channels
+        assert len(content["labels"]) == num_classes
+        items = []
+        for case in all_cases(folder):
+            check_pair(case["image"], case["label"], num_classes=num_classes, channels=channels)
+            transforms = Compose(
+                [
+                    LoadImaged(key, reader=CheckedReader(spatial_dims=3, channels=number), ensure_channel_first=True)
+                    for key, number in (("image", channels), ("label", 1))
+                ]
+            )
+            items.append(transforms(case))
+        return items
+
+    return load

@@ -164,7 +164,7 @@ def test_the_command(source, tmp_path, capsys):
     (source / "MoNuSegTestData" / f"{TEST[0]}.xml").unlink()
     assert main([str(source), "--output", str(tmp_path / "out"), "--size", "16"]) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert "kept 8 pairs (5 training, 1 validation, 2 test), 1 misfits, 0 remarks" in first
+    assert "kept 8 pairs (5 training, 1 validation, 2 test), 1 misfits, see misfits.json" in first
     assert second == f"  {TEST[0]}: MoNuSegTestData/{TEST[0]}.tif: an image without a mask"
     assert Image.open(tmp_path / "out" / "imagesTr" / f"{TEST[1]}.png").size == (16, 16)
 

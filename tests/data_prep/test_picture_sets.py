@@ -46,7 +46,7 @@ def test_pairs_become_a_folder_that_monai_loads(source, tmp_path, picture, mask,
     assert content["name"] == "task"
     assert content["labels"] == {"0": "background", "1": "spot"}
     assert content["splits"] == {"default": "splits/task_5_1_2.json", "folds": "splits/folds.json"}
-    assert json.loads((output / "misfits.json").read_text()) == {"misfits": [], "remarks": []}
+    assert json.loads((output / "misfits.json").read_text()) == {"misfits": [], "remarks": [], "left_out": {}}
 
 
 def test_colour_images(tmp_path, picture, mask, save, loaded_back):
@@ -133,7 +133,7 @@ def test_remarks_are_logged_counted_and_written(source, tmp_path, mask, save, ca
     assert caplog.messages == [reason]
     assert "kept 8 pairs (5 training, 1 validation, 2 test), 0 misfits, 1 remarks" in capsys.readouterr().out
     written = json.loads((tmp_path / "out" / "misfits.json").read_text())
-    assert written == {"misfits": [], "remarks": [{"case": NAMES[0], "reason": reason}]}
+    assert written == {"misfits": [], "remarks": [{"case": NAMES[0], "reason": reason}], "left_out": {}}
 
 
 def test_a_size_is_that_of_images_and_labels(source, tmp_path, loaded_back):

@@ -1,4 +1,4 @@
-"""Splits of a converted 2-D data set: the publication's, that of our tables, or seeded ones."""
+"""Splits of a converted data set: the publication's, that of our tables, or seeded ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.settings import TABLE_SEED, Settings
+from data_prep.settings import TABLE_SEED, SplitSettings
 from medsegdiff.data.datalist import DEFAULT_SPLIT_KEY, FOLDS_KEY
 from medsegdiff.data.splits import (
     PARTS,
@@ -35,10 +35,10 @@ class Splits:
 
 
 # Of the cases that were kept: the part that the publication names for each, and what the user chose -> their splits.
-SplitRule = Callable[[Mapping[str, "str | None"], Settings], Splits]
+SplitRule = Callable[[Mapping[str, "str | None"], SplitSettings], Splits]
 
 
-def default_splits(parts: Mapping[str, str | None], settings: Settings, *, table: Path | None = None) -> Splits:
+def default_splits(parts: Mapping[str, str | None], settings: SplitSettings, *, table: Path | None = None) -> Splits:
     """The publication's parts, else the split of our tables, else 72 : 8 : 20; and seeded folds of all cases.
 
     Args:
@@ -68,7 +68,7 @@ def published_split(parts: Mapping[str, str | None], *, seed: int) -> Split | No
     return named if training and validation else fold_split([training + validation, test], fold=1, seed=seed)
 
 
-def seeded_folds(cases: Sequence[str], settings: Settings) -> list[list[str]] | None:
+def seeded_folds(cases: Sequence[str], settings: SplitSettings) -> list[list[str]] | None:
     """Folds of all cases, or None, and a warning, where there are fewer cases than folds."""
     folds = settings.folds or DEFAULT_FOLDS
     if len(cases) < folds:

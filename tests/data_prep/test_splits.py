@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from data_prep.picture_splits import Splits, default_splits, published_split, seeded_folds, write_splits
 from data_prep.settings import Settings
+from data_prep.splits import Splits, default_splits, published_split, seeded_folds, write_splits
 from medsegdiff.data.splits import PARTS, kfold, proportional, read_folds, read_split, write_split
 
 NAMES = [f"case_{index:02}" for index in range(20)]
