@@ -11,8 +11,6 @@ from medsegdiff.errors import DataError
 
 # Folders of the Medical Segmentation Decathlon that hold images to segment, the unlabelled ones first.
 MSD_FOLDERS = ("imagesTs", "imagesTr", "images")
-_DICOM_MAGIC = b"DICM"
-_DICOM_MAGIC_OFFSET = 128
 
 
 def find_images(path: str | Path) -> list[Path]:
@@ -121,19 +119,10 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _has_dicom(folder: Path) -> bool:
+    from medsegdiff.data.dicom.headers import is_dicom
+
     return any(
-        _is_dicom(path)
+        is_dicom(path)
         for path in folder.iterdir()
         if path.is_file() and image_suffix(path) is None and not path.name.startswith(".")
     )
-
-
-def _is_dicom(path: Path) -> bool:
-    if path.suffix.lower() in (".dcm", ".ima"):
-        return True
-    try:
-        with path.open("rb") as file:
-            file.seek(_DICOM_MAGIC_OFFSET)
-            return file.read(len(_DICOM_MAGIC)) == _DICOM_MAGIC
-    except OSError:
-        return False

@@ -28,9 +28,6 @@ _PICTURE_MODES = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L", 
 _PALETTE_MODES = ("P", "PA")
 _SUBFILE_TYPE, _REDUCED = 254, 1  # TIFF: the tag of a page, and its bit for a smaller copy of another page
 
-# A slice of a DICOM series may lie this fraction of the slice spacing beside its place on a regular grid.
-SLICE_TOLERANCE = 0.1
-
 # All that damaged files were seen to raise from the readers; whatever else they raise is worth a traceback.
 _READ_ERRORS = (
     OSError,  # gzip.BadGzipFile and PIL.UnidentifiedImageError are among them
@@ -178,49 +175,10 @@ def _read_itk(path: Path) -> RawImage:
 
 
 def _read_dicom_series(folder: Path) -> RawImage:
-    import SimpleITK as sitk
+    from medsegdiff.data.dicom.folder import read_folder
 
-    # GDCM says by a warning of three lines what the message below says in one.
-    warnings = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-        if len(series) != 1:
-            msg = (
-                f"{folder}: got a folder with {len(series) or 'no'} DICOM series; allowed is exactly one; give the "
-                "folder of one series or the path of an image"
-            )
-            raise DataError(msg)
-        reader = sitk.ImageSeriesReader()
-        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
-        reader.SetFileNames(files)
-        reader.MetaDataDictionaryArrayUpdateOn()
-        raw = _from_itk(reader.Execute())
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(warnings)
-    tag = "0020|0032"  # image position (patient)
-    positions = [reader.GetMetaData(i, tag) for i in range(len(files)) if reader.HasMetaDataKey(i, tag)]
-    if len(positions) == len(files) > 1:
-        _check_slice_positions(folder, raw, np.array([p.split("\\") for p in positions], np.float64))
-    return raw
-
-
-def _check_slice_positions(folder: Path, raw: RawImage, positions: NDArray[np.float64]) -> None:
-    """Refuse series whose slices ITK would silently press onto a regular grid where they do not lie."""
-    indices = np.zeros((len(positions), 4))
-    indices[:, 2] = np.arange(len(positions))
-    indices[:, 3] = 1
-    expected = (indices @ raw.affine.T)[:, :3] * (-1, -1, 1)  # back to DICOM's LPS
-    spacing = float(np.linalg.norm(raw.affine[:3, 2]))
-    deviation = float(np.linalg.norm(positions - expected, axis=1).max())
-    repeated = bool((np.ptp(positions, axis=0) == 0).all())
-    if repeated or deviation > SLICE_TOLERANCE * spacing:
-        msg = (
-            f"{folder}: got {len(positions)} slices that are missing, repeated, tilted or unevenly spaced "
-            f"({deviation:.2f} mm beside a regular grid of {spacing:.2f} mm); allowed is one regular volume; "
-            "export the series completely or resample it"
-        )
-        raise DataError(msg)
+    voxels, affine = read_folder(folder)
+    return RawImage(voxels, affine, voxels.dtype)
 
 
 def _from_itk(image: Any) -> RawImage:
