@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from monai.utils import ensure_tuple
+
+from medsegdiff.data.modalities import Modalities, group_modalities
 from medsegdiff.data.reading import IMAGE_SUFFIXES, case_name, image_suffix
 from medsegdiff.errors import DataError
 
@@ -54,18 +58,32 @@ def find_images(path: str | Path) -> list[Path]:
     return images
 
 
-def image_datalist(dataset_dir: str | Path | None) -> list[dict[str, str]]:
+def image_datalist(dataset_dir: str | Path | None, modalities: Modalities | None = None) -> list[dict[str, Any]]:
     """The images of a folder as MONAI's data list, `{"image": path}` each; empty where no folder is given.
 
     Empty, so that a bundle can be inspected without data; its run asks `require_images` first.
 
+    Args:
+        dataset_dir: a folder, or the path of one image.
+        modalities: names of the channels, for images that have a file a channel, see `group_modalities`; such files
+            may lie in the folder or in a folder for each case, and "image" is then a list of paths.
+
     Raises:
-        DataError: see `find_images`.
+        DataError: see `find_images` and `group_modalities`.
     """
-    return [] if dataset_dir is None else [{"image": str(path)} for path in find_images(dataset_dir)]
+    if dataset_dir is None:
+        return []
+    if modalities and Path(dataset_dir).is_dir():
+        folders = [Path(dataset_dir), *sorted(path for path in Path(dataset_dir).iterdir() if path.is_dir())]
+        cases = group_modalities([path for folder in folders for path in _images_in(folder)], modalities)
+        if cases:
+            return [{"image": [str(path) for path in files]} for files in cases.values()]
+    return [{"image": str(path)} for path in find_images(dataset_dir)]
 
 
-def require_images(dataset_dir: str | Path | None, output_dir: str | Path) -> None:
+def require_images(
+    dataset_dir: str | Path | None, output_dir: str | Path, modalities: Modalities | None = None
+) -> None:
     """Refuse to run without images, or where a result would replace an image or another result.
 
     Raises:
@@ -74,8 +92,11 @@ def require_images(dataset_dir: str | Path | None, output_dir: str | Path) -> No
     if dataset_dir is None:
         msg = "no images to segment; give --dataset_dir a folder of images, or the path of one image"
         raise DataError(msg)
-    images = find_images(dataset_dir)
-    unique_names(images)
+    images = [Path(ensure_tuple(item["image"])[0]) for item in image_datalist(dataset_dir, modalities)]
+    for image, name in zip(images, unique_names(images), strict=True):
+        if name != case_name(image):
+            msg = f"{image}: got a second case of this name, whose result would replace the first; rename one of them"
+            raise DataError(msg)
     if any(image.is_file() and image.parent.resolve() == Path(output_dir).resolve() for image in images):
         msg = f"{output_dir}: this is the folder of the images, which results would replace; name another --output_dir"
         raise DataError(msg)

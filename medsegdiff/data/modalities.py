@@ -6,8 +6,11 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from medsegdiff.data.reading import case_name
+from monai.data.folder_layout import default_name_formatter
+
+from medsegdiff.data.reading import case_name, image_suffix
 from medsegdiff.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -33,7 +36,7 @@ def group_modalities(paths: Sequence[Path], modalities: Modalities) -> dict[str,
     Raises:
         DataError: a case lacks a modality, or has two files of one.
     """
-    channels = {name.lower(): index for index, names in enumerate(modalities) for name in names}
+    channels = _numbers(modalities)
     found: dict[tuple[Path, str], dict[int, Path]] = {}
     others = []
     for path in sorted(paths):
@@ -68,12 +71,37 @@ def group_modalities(paths: Sequence[Path], modalities: Modalities) -> dict[str,
     return dict(sorted(grouped.items()))
 
 
+class CaseNames:
+    """Names results after the case in place of the file of its first modality: an `output_name_formatter` of MONAI.
+
+    Args:
+        modalities: names of the channels, see `group_modalities`.
+    """
+
+    def __init__(self, modalities: Modalities) -> None:
+        self.modalities = modalities
+
+    def __call__(self, metadict: dict[str, Any], saver: Any) -> dict[str, Any]:
+        """What MONAI's own formatter gives, the modality taken off the name of the file."""
+        parts = default_name_formatter(metadict, saver)
+        path = Path(str(parts["subject"]))
+        case, channel = _split_name(case_name(path), _numbers(self.modalities), len(self.modalities))
+        return (
+            parts if channel is None else {**parts, "subject": str(path.with_name(case + (image_suffix(path) or "")))}
+        )
+
+
+def _numbers(modalities: Modalities) -> dict[str, int]:
+    return {name.lower(): index for index, names in enumerate(modalities) for name in names}
+
+
 def _split_name(name: str, channels: dict[str, int], count: int) -> tuple[str, int | None]:
     """The case and the number of the channel that a file's name, without suffix, stands for; None for none."""
     match = re.fullmatch(r"(.+)[_-]([^_-]+)", name)
     if match is None:
         return name, None
     case, ending = match.groups()
-    if re.fullmatch(r"\d{4}", ending) and int(ending) < count and "_" in name:
+    if re.fullmatch(r"\d{4}", ending) and int(ending) < count:
         return case, int(ending)
-    return case, channels.get(ending.lower())
+    channel = channels.get(ending.lower())
+    return (name, None) if channel is None else (case, channel)

@@ -25,6 +25,13 @@ def describe_members(network: Segmenter, weights: str | Sequence[str]) -> list[d
     return entries
 
 
+def describe_fusion(network: Segmenter) -> dict[str, Any]:
+    """How the members of an ensemble, or the draws of a network, are fused; empty for a single segmenter."""
+    if not isinstance(network, EnsembleSegmenter):
+        return {}
+    return {"fusion": network.fusion} | ({"fuse_draws": True} if network.fuse_draws else {})
+
+
 def sampling_settings(network: Segmenter, weights: str | Sequence[str], seed: int) -> dict[str, Any]:
     """The same as one flat row for a table: what members do not share is joined by "+"."""
     members = describe_members(network, weights)
@@ -32,4 +39,4 @@ def sampling_settings(network: Segmenter, weights: str | Sequence[str], seed: in
     for key in ("method", "size", "sampler", "steps", "draws"):
         values = list(dict.fromkeys(member[key] for member in members if key in member))
         row[key] = values[0] if len(values) == 1 else "+".join(str(value) for value in values)
-    return {**row, "seed": seed}
+    return {**row, **describe_fusion(network), "seed": seed}

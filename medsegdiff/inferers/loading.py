@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from medsegdiff.errors import SpecError, WeightsError
-from medsegdiff.inferers.ensemble import EnsembleSegmenter
+from medsegdiff.inferers.ensemble import EnsembleSegmenter, check_fusion
 from medsegdiff.inferers.slicewise import Segmenter, for_images_of
 from medsegdiff.methods import SIZES, RunSpec, get_method, load_segmenter, spec_path
 from medsegdiff.networks.blocks.autocast import amp_dtype
@@ -24,6 +24,8 @@ def load_network(
     sampler: str | None = None,
     steps: int | None = None,
     draws: int | None = None,
+    fusion: str | None = None,
+    fuse_draws: bool | None = None,
     seed: int = 0,
     amp: str = "off",
     device: str | torch.device = "cpu",
@@ -34,10 +36,13 @@ def load_network(
     """Load a segmenter, or an ensemble from several weights files, for inference.
 
     Args:
-        weights: a file that `save_weights` wrote, or several.
+        weights: a file that `save_weights` wrote, or several, such as those of different methods or of folds.
         sampler: in place of the one that the weights were validated with.
         steps: in place of those they were validated with.
         draws: how many segmentations to average.
+        fusion: how the ensemble answers, see `EnsembleSegmenter`: "mean" (also None), "majority" or "staple". The last
+            two fuse the draws of a single network.
+        fuse_draws: whether they fuse draws or members; None for members where there are several.
         seed: of the sampling noise.
         amp: "auto", "bf16", "fp16" or "off".
         device: "auto", "cpu", "cuda" or what else torch knows.
@@ -47,8 +52,8 @@ def load_network(
         **wanted: fields of the specification that must agree, such as `method`; None asks for nothing.
 
     Raises:
-        SpecError: a setting that does not exist, a 3-D network for 2-D images, or members of an ensemble that do not
-            fit each other.
+        SpecError: a setting that does not exist, a 3-D network for 2-D images, members of an ensemble that do not fit
+            each other, or nothing to fuse.
         WeightsError: weights that are missing, unreadable, or of another run than wanted.
     """
     if wanted.get("method") is not None:
@@ -56,6 +61,8 @@ def load_network(
     if wanted.get("size") not in (None, *SIZES):
         msg = f"size {wanted['size']!r} does not exist; use one of {', '.join(SIZES)}"
         raise SpecError(msg)
+    fusion = fusion or "mean"
+    check_fusion(fusion, fuse_draws=bool(fuse_draws))
     device = resolve_device(device)
     amp_dtype(device, amp)
     files = [weights] if isinstance(weights, (str, os.PathLike)) else list(weights)
@@ -73,7 +80,10 @@ def load_network(
         if spatial_dims is not None:
             member = for_images_of(member, spatial_dims, slices_per_batch=slices_per_batch)
         members.append(member.eval())
-    return members[0] if len(members) == 1 else EnsembleSegmenter(members).eval()
+    if len(members) == 1 and fusion == "mean":
+        return members[0]
+    fuse_draws = len(members) == 1 if fuse_draws is None else fuse_draws
+    return EnsembleSegmenter(members, fusion=fusion, fuse_draws=fuse_draws).eval()
 
 
 def find_weights(
@@ -109,6 +119,21 @@ def find_weights(
             if spec is not None and method in (None, spec.method) and size in (None, spec.size):
                 return str(path)
     return str(default)
+
+
+def trained_size(weights: Weights | Sequence[Weights], default: Sequence[int]) -> list[int]:
+    """The size of image, or of window, that weights were trained on.
+
+    Args:
+        weights: a file that `save_weights` wrote, or several, of which the first counts.
+        default: the size where there is no such file yet.
+
+    Returns:
+        As many numbers as `default` has; where weights of a 2-D network are for volumes, its size and then `default`'s.
+    """
+    first = Path(weights if isinstance(weights, (str, os.PathLike)) else weights[0])
+    size = RunSpec.read(spec_path(first)).roi_size if spec_path(first).is_file() else ()
+    return [*size[: len(default)], *default[len(size) :]]
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

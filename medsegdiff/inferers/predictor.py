@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import os
 import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ from monai.utils.enums import MetaKeys
 from numpy.typing import NDArray
 
 from medsegdiff.errors import DataError, SpecError, find_user_error
-from medsegdiff.inferers.describe import describe_members
-from medsegdiff.inferers.loading import resolve_device
+from medsegdiff.inferers.describe import describe_fusion, describe_members
+from medsegdiff.inferers.loading import Weights, resolve_device
 from medsegdiff.inferers.sampling import VARIANCE, Sampling, largest_variance
 from medsegdiff.inferers.slicewise import Segmenter
+from medsegdiff.transforms.restore import ENTROPY, PROBABILITIES, Restored, RestoredClasses
 
 CONFIG = Path("configs") / "inference.json"
 
@@ -33,21 +36,39 @@ CONFIG = Path("configs") / "inference.json"
 class CasePrediction:
     """The result of one case, on the grid of its file.
 
+    Probabilities come back to the grid when they are read: one class by `probability`, in the memory of one map; all
+    by `probabilities`, which keeps them.
+
     Attributes:
         label: class of every voxel (*S), uint8, or uint16 for more than 256 classes.
-        probabilities: of the classes (K, *S), float32, brought back to the grid by linear interpolation.
-        entropy: of the probabilities (*S), from 0 (one class is certain) to 1 (all are equal).
-        variance: the largest variance over draws of any class's probability (*S); None for a single draw.
+        entropy: of the probabilities (*S), from 0 (one class is certain) to 1 (all are equal); None where no
+            uncertainty was asked for.
+        variance: the largest variance over draws of any class's probability (*S); None likewise, and for one draw.
         affine: (4, 4), from voxel index to millimetres in RAS; the identity for pictures.
         stage_seconds: wall time of the stages "read", "preprocess", "sample" and "restore".
+        classes: the probability of each class (1, *S), restored when it is read.
+        steps: how many steps each group of draws took, see `Segmentation`.
     """
 
     label: NDArray[Any]
-    probabilities: NDArray[np.float32]
-    entropy: NDArray[np.float32]
+    entropy: NDArray[np.float32] | None
     variance: NDArray[np.float32] | None
     affine: NDArray[np.float64]
     stage_seconds: dict[str, float]
+    classes: Sequence[torch.Tensor] = field(repr=False)
+    steps: tuple[int, ...] = ()
+
+    def probability(self, k: int) -> NDArray[np.float32]:
+        """The probability of class k (*S), brought back to the grid by linear interpolation."""
+        return _on_grid(self.classes[k], self.label.shape)
+
+    @functools.cached_property
+    def probabilities(self) -> NDArray[np.float32]:
+        """Those of all classes (K, *S), float32: as many maps at once as there are classes."""
+        restored = np.empty((len(self.classes), *self.label.shape), np.float32)
+        for k in range(len(self.classes)):
+            restored[k] = self.probability(k)
+        return restored
 
 
 class BundlePredictor:
@@ -58,7 +79,7 @@ class BundlePredictor:
 
     Args:
         bundle_dir: folder of the bundle.
-        weights: a weights file in place of the bundle's.
+        weights: a weights file in place of the bundle's; several, such as those of folds, make an ensemble.
         method: the method that the weights must be of; chooses among the bundle's where `weights` is not given.
         size: the size that they must be of, likewise.
         ensemble: take all weights of the bundle, as an ensemble.
@@ -68,6 +89,10 @@ class BundlePredictor:
         steps: number of visited time steps, in place of those of the weights.
         sampler: in place of that of the weights.
         draws: how many segmentations to average, in place of that of the weights.
+        fusion: how to fuse the members of an ensemble, or the draws of a single network: "mean", "majority" or
+            "staple", see `load_network`.
+        fuse_draws: whether to fuse the draws of an ensemble's members one by one, see `load_network`.
+        uncertainty: give entropy, and variance where there are several draws; each takes a float32 map of the grid.
 
     Attributes:
         class_names: names of the classes, the background first.
@@ -83,7 +108,7 @@ class BundlePredictor:
         self,
         bundle_dir: str | Path,
         *,
-        weights: str | Path | None = None,
+        weights: Weights | Sequence[Weights] | None = None,
         method: str | None = None,
         size: str | None = None,
         ensemble: bool = False,
@@ -93,15 +118,19 @@ class BundlePredictor:
         steps: int | None = None,
         sampler: str | None = None,
         draws: int | None = None,
+        fusion: str | None = None,
+        fuse_draws: bool | None = None,
+        uncertainty: bool = True,
     ) -> None:
         if ensemble and (weights is not None or method is not None):
             msg = "an ensemble takes all weights of the bundle; leave out weights and method, or ensemble"
             raise SpecError(msg)
         self.bundle_dir = Path(bundle_dir)
         self.device = resolve_device(device)
+        self.uncertainty = uncertainty
         overrides = {
             "bundle_root": str(self.bundle_dir),
-            "weights": None if weights is None else str(weights),
+            "weights": None if weights is None else _paths(weights),
             "method": method,
             "size": size,
             "ensemble": ensemble or None,
@@ -111,6 +140,9 @@ class BundlePredictor:
             "steps": steps,
             "sampler": sampler,
             "draws": draws,
+            "fusion": fusion,
+            "fuse_draws": fuse_draws,
+            "uncertainty": uncertainty,
         }
         parser = _parse(self.bundle_dir / CONFIG, overrides)
         with _plain_user_errors(), _quiet_readers():
@@ -128,6 +160,7 @@ class BundlePredictor:
         self.postprocessing = Compose([t for t in postprocessing.transforms if not isinstance(t, SaveImaged)])
         self.settings: dict[str, Any] = {
             "members": describe_members(self.network, files),
+            **describe_fusion(self.network),
             "seed": seed,
             "device": str(self.device),
             "amp": amp,
@@ -150,21 +183,35 @@ class BundlePredictor:
             image: MetaTensor = item[Keys.IMAGE]
             segmentation = self.inferer.sample(image[None].to(self.device), self.network)
             item[Keys.PRED] = MetaTensor(segmentation.probabilities[0].cpu())
-            variance = largest_variance(segmentation)
+            variance = largest_variance(segmentation) if self.uncertainty else None
             if variance is not None:
                 item[VARIANCE] = MetaTensor(variance[0].cpu())
+            steps = segmentation.steps
+            del segmentation  # and with it two maps a class
             clock.stop("sample")
+            classes = self._restored_classes(item)
             item = self.postprocessing(item)
             clock.stop("restore")
-        meta = image.meta
+        grid = tuple(int(size) for size in image.meta[MetaKeys.SPATIAL_SHAPE])
+        label = _label_map(_on_grid(item[Keys.PRED], grid))
+        if classes is None and PROBABILITIES not in item:
+            msg = "the bundle's postprocessing gives no probabilities; take medsegdiff.transforms.restore.Restored"
+            raise SpecError(msg)
+        maps = {name: _on_grid(item[name], grid) for name in (ENTROPY, VARIANCE) if self.uncertainty and name in item}
         return CasePrediction(
-            label=_label_map(_restored(item[Keys.PRED], meta)[0]),
-            probabilities=_restored(item["probabilities"], meta),
-            entropy=_restored(item["entropy"], meta)[0],
-            variance=None if variance is None else _restored(item[VARIANCE], meta)[0],
-            affine=np.asarray(meta[MetaKeys.ORIGINAL_AFFINE], np.float64),
+            label=label,
+            entropy=maps.get(ENTROPY),
+            variance=maps.get(VARIANCE),
+            affine=np.asarray(image.meta[MetaKeys.ORIGINAL_AFFINE], np.float64),
             stage_seconds=clock.seconds,
+            classes=item[PROBABILITIES] if classes is None else classes,
+            steps=steps,
         )
+
+    def _restored_classes(self, item: dict[Hashable, Any]) -> RestoredClasses | None:
+        """The probabilities of an item, to be restored when read; None where the bundle restores them otherwise."""
+        restored = next((t for t in self.postprocessing.flatten().transforms if isinstance(t, Restored)), None)
+        return None if restored is None else restored.classes(item)
 
 
 def _parse(config: Path, overrides: dict[str, Any]) -> ConfigParser:
@@ -236,16 +283,19 @@ def _count_readers(preprocessing: Compose) -> int:
     return max((n for n, t in enumerate(preprocessing.transforms, start=1) if isinstance(t, LoadImaged)), default=0)
 
 
-def _restored(result: torch.Tensor, meta: dict[str, Any]) -> NDArray[Any]:
-    """A result (C, *S) as an array, once it is known to be on the grid of the file."""
-    expected = tuple(int(size) for size in meta[MetaKeys.SPATIAL_SHAPE])
-    if tuple(result.shape[1:]) != expected:
+def _paths(weights: Weights | Sequence[Weights]) -> str | list[str]:
+    return str(weights) if isinstance(weights, (str, os.PathLike)) else [str(file) for file in weights]
+
+
+def _on_grid(result: torch.Tensor, grid: tuple[int, ...]) -> NDArray[Any]:
+    """A map (*S) or (1, *S) as an array (*S), once it is known to be on the grid of the file."""
+    if tuple(result.shape) not in (grid, (1, *grid)):
         msg = (
-            f"the bundle's postprocessing gives a result of shape {tuple(result.shape[1:])} for an image of "
-            f"{expected}; it must invert its preprocessing: mend its inference.json"
+            f"the bundle's postprocessing gives a result of shape {tuple(result.shape)} for an image of {grid}; "
+            "it must make one label map and invert its preprocessing: mend its inference.json"
         )
         raise SpecError(msg)
-    return np.asarray(result.as_subclass(torch.Tensor).cpu())
+    return np.asarray(result.as_subclass(torch.Tensor).cpu()).reshape(grid)
 
 
 def _label_map(label: NDArray[Any]) -> NDArray[Any]:

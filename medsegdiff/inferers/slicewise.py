@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from medsegdiff.data.metadata import like_inputs
-from medsegdiff.data.noise import case_names
 from medsegdiff.data.slices import check_axis
 from medsegdiff.errors import DataError, SpecError
 from medsegdiff.inferers.ensemble import EnsembleSegmenter
-from medsegdiff.networks.segmenter import DiffusionSegmenter, Segmentation, StepCallback
+from medsegdiff.networks.segmenter import DiffusionSegmenter, Segmentation, StepCallback, check_cases
 
 _OF_THE_SEGMENTER = (
     *("codec", "prediction", "schedule", "denoiser", "amp", "supervised"),
@@ -96,26 +96,15 @@ class SlicewiseSegmenter(nn.Module):
             DataError: no volumes, a window of another size than the image, or not one case name for each volume.
             SpecError: a window without `cases`.
         """
-        if image.ndim != 5:
-            msg = f"got an image of shape {tuple(image.shape)}; slices are cut from (batch, channel, X, Y, Z)"
-            raise DataError(msg)
-        if window is not None and cases is None:
-            msg = "got a window without the case it is cut from; give cases: windows of an image share its noise"
-            raise SpecError(msg)
-        names = case_names(image) if cases is None else list(cases)
-        if len(names) != len(image):
-            msg = f"got {len(names)} case names for {len(image)} images; give one for each, or none"
-            raise DataError(msg)
+        slices = self.as_slices(image)  # (B * D, image channels, *S), S the two other axes
+        names = check_cases(image, cases, window)
         size = list(full_size or image.shape[2:])
         place = list(window or [slice(0, n) for n in size])
         numbers = range(size.pop(self.axis))[place.pop(self.axis)]  # of the slices, in the whole volume
         if len(numbers) != image.shape[self.axis]:
             msg = f"got a window of {len(numbers)} slices for an image of {image.shape[self.axis]}; give that image's"
             raise DataError(msg)
-
-        image = image.as_subclass(torch.Tensor)
-        slices = image.movedim(self.axis, 1).flatten(0, 1)  # (B * D, image channels, *S), S the two other axes
-        keys = [f"{name}/{number}" for name in names for number in numbers]
+        keys = self.slice_names(names, numbers)
         parts = [
             self.segmenter.sample(
                 slices[first : first + self.slices_per_batch],
@@ -126,13 +115,36 @@ class SlicewiseSegmenter(nn.Module):
             )
             for first in range(0, len(keys), self.slices_per_batch)
         ]
-
-        def volumes(moments: list[torch.Tensor]) -> torch.Tensor:
-            return torch.cat(moments).unflatten(0, (len(image), len(numbers))).movedim(1, self.axis).contiguous()
-
-        return Segmentation(
-            volumes([part.probabilities for part in parts]), volumes([part.variance for part in parts]), parts[0].draws
+        result = Segmentation(
+            torch.cat([part.probabilities for part in parts]),
+            torch.cat([part.variance for part in parts]),
+            parts[0].draws,
+            tuple(steps for part in parts for steps in part.steps),
         )
+        return self.as_volumes(result, len(image))
+
+    def as_slices(self, image: torch.Tensor) -> torch.Tensor:
+        """Volumes (B, image channels, X, Y, Z) as their slices (B * D, image channels, *S), those of a volume together.
+
+        Raises:
+            DataError: no volumes.
+        """
+        if image.ndim != 5:
+            msg = f"got an image of shape {tuple(image.shape)}; slices are cut from (batch, channel, X, Y, Z)"
+            raise DataError(msg)
+        return image.as_subclass(torch.Tensor).movedim(self.axis, 1).flatten(0, 1)
+
+    def slice_names(self, names: Sequence[str], numbers: Sequence[int]) -> list[str]:
+        """The names that the noise of slices goes by, for volumes of these names and slices of these numbers."""
+        return [f"{name}/{number}" for name in names for number in numbers]
+
+    def as_volumes(self, slices: Segmentation, batch: int) -> Segmentation:
+        """What was found for the slices (B * D, K, *S) of `batch` volumes, as (B, K, X, Y, Z)."""
+        probabilities, variance = (
+            moment.unflatten(0, (batch, -1)).movedim(1, self.axis).contiguous()
+            for moment in (slices.probabilities, slices.variance)
+        )
+        return replace(slices, probabilities=probabilities, variance=variance)
 
 
 Segmenter = DiffusionSegmenter | EnsembleSegmenter | SlicewiseSegmenter

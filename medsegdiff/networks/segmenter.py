@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from medsegdiff.data.metadata import like_inputs
-from medsegdiff.data.noise import SamplingNoise, case_names
+from medsegdiff.data.noise import SamplingNoise
 from medsegdiff.errors import DataError, SpecError, check_options
 from medsegdiff.networks.blocks.autocast import autocast
 from medsegdiff.networks.codec import MaskCodec
@@ -19,40 +19,10 @@ from medsegdiff.networks.nets.denoiser import Denoiser
 from medsegdiff.networks.prediction import Prediction
 from medsegdiff.networks.schedulers.samplers import SamplerStep, get_sampler
 from medsegdiff.networks.schedulers.schedule import NoiseSchedule
+from medsegdiff.networks.segmentation import Segmentation, SegmenterStep, StepCallback, StepCount, check_cases
 
-
-@dataclass(frozen=True)
-class Segmentation:
-    """What sampling gives: moments over draws, on the grid of the image.
-
-    Attributes:
-        probabilities: mean over draws of the class probabilities (B, K, *S), summing to one over K.
-        variance: unbiased variance over draws of the probabilities (B, K, *S); zeros for a single draw.
-        draws: how many were drawn.
-    """
-
-    probabilities: torch.Tensor
-    variance: torch.Tensor
-    draws: int
-
-
-@dataclass(frozen=True)
-class SegmenterStep:
-    """What a callback sees after each step of each group of draws.
-
-    Attributes:
-        step: t, t_prev, x_t and the predicted x_0 of this step, (B * n, C, *S) with the n draws of an image together.
-        draws: which draws these are.
-        codec: turns `step.x_0` into probabilities.
-    """
-
-    step: SamplerStep
-    draws: Sequence[int]
-    codec: MaskCodec
-
-
-StepCallback = Callable[[SegmenterStep], "bool | None"]
-"""Sees each step; returning True stops this group of draws there, with that step's x_0 as the result."""
+LatentDenoise = Callable[[torch.Tensor, int, "torch.Tensor | None", "torch.Tensor | None"], torch.Tensor]
+"""(x_t, t, x0_prev, z) -> x0_hat, all (B * n, C, *S) but z (B * n, features): a network under the image it is shown."""
 
 
 class DiffusionSegmenter(nn.Module):
@@ -231,37 +201,63 @@ class DiffusionSegmenter(nn.Module):
                 for each image.
             SpecError: a window without `cases`.
         """
-        self._check_image(image)
-        if window is not None and cases is None:
-            msg = "got a window without the case it is cut from; give cases: windows of an image share its noise"
-            raise SpecError(msg)
-        names = case_names(image) if cases is None else list(cases)
-        if len(names) != len(image):
-            msg = f"got {len(names)} case names for {len(image)} images; give one for each, or none"
-            raise DataError(msg)
+        self.check_image(image)
+        names = check_cases(image, cases, window)
         image = image.as_subclass(torch.Tensor)  # MONAI's meta data has served; it would slow every operation down
-        with _evaluating(self):
+        with evaluating(self):
             if self.schedule is None:
                 probabilities = self.segment_once(image)
                 return Segmentation(probabilities, torch.zeros_like(probabilities), 1)
             condition = self.encode(image)
-            moments = RunningMoments()
-            for first in range(0, self.draws, self.draws_per_batch):
-                draws = range(first, min(first + self.draws_per_batch, self.draws))
-                noise = SamplingNoise(
-                    self.seed,
-                    names,
-                    (self.codec.channels, *(full_size or image.shape[2:])),
-                    draws=draws,
-                    window=window,
-                    device=image.device,
-                )
+            count = StepCount(callback)
+
+            def segment(noise: SamplingNoise) -> torch.Tensor:
                 x_0 = self.run_sampler(
-                    condition, noise.x_T(), noise, latents=noise.latent, draws=draws, callback=callback
+                    condition, noise.x_T(), noise, latents=noise.latent, draws=noise.draws, callback=count
                 )
-                probabilities = self.codec.probabilities(x_0).unflatten(0, (len(image), len(draws)))
-                for draw in probabilities.unbind(1):  # (B, K, *S) each
-                    moments.add(draw)
+                return self.codec.probabilities(x_0)
+
+            size = full_size or image.shape[2:]
+            result = self.average_draws(segment, names, size, window=window, device=image.device)
+            return replace(result, steps=count.steps)
+
+    def average_draws(
+        self,
+        segment: Callable[[SamplingNoise], torch.Tensor],
+        cases: Sequence[str],
+        size: Sequence[int],
+        *,
+        window: Sequence[slice] | None = None,
+        draws_per_batch: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Segmentation:
+        """Average over all draws, a group of them at a time.
+
+        Args:
+            segment: gives the probabilities (B * n, K, *S) of the n draws whose noise it gets, those of an image side
+                by side.
+            cases: a name for each of the B images.
+            size: *S_full of the noise.
+            window: slices to cut from the noise, where an image is a window of a larger one.
+            draws_per_batch: n, in place of the segmenter's own; the last group may be smaller.
+            device: where the noise goes to.
+        """
+        moments = RunningMoments()
+        most = draws_per_batch or self.draws_per_batch
+        for first in range(0, self.draws, most):
+            noise = SamplingNoise(
+                self.seed,
+                cases,
+                (self.codec.channels, *size),
+                draws=range(first, min(first + most, self.draws)),
+                window=window,
+                device=device,
+            )
+            probabilities = segment(noise)
+            if self.draws == 1:  # moments would be two more tensors of this size
+                return Segmentation(probabilities, torch.zeros_like(probabilities), 1)
+            for draw in probabilities.unflatten(0, (len(cases), -1)).unbind(1):  # (B, K, *S) each
+                moments.add(draw)
         return Segmentation(moments.mean, moments.variance(), self.draws)
 
     def run_sampler(
@@ -288,6 +284,36 @@ class DiffusionSegmenter(nn.Module):
         Raises:
             SpecError: a supervised network, or no latents for a network that needs them.
         """
+        shared = share_condition(condition, len(x_T) // len(condition))
+
+        def denoise(x_t: torch.Tensor, t: int, x0_prev: torch.Tensor | None, z: torch.Tensor | None) -> torch.Tensor:
+            return self.denoise(x_t, t, shared, x0_prev, z)
+
+        return self.run_steps(denoise, x_T, noise, latents=latents, draws=draws, callback=callback)
+
+    def run_steps(
+        self,
+        denoise: LatentDenoise,
+        x_T: torch.Tensor,
+        noise: Callable[[int], torch.Tensor],
+        *,
+        latents: Callable[[int, int], torch.Tensor] | None = None,
+        draws: Sequence[int] = (0,),
+        callback: StepCallback | None = None,
+    ) -> torch.Tensor:
+        """Sample x_0 with any way of predicting it, such as by windows; the rest is as in `run_sampler`.
+
+        Args:
+            denoise: predicts x_0 at every visited step.
+            x_T: see `run_sampler`.
+            noise: see `run_sampler`.
+            latents: see `run_sampler`.
+            draws: see `run_sampler`.
+            callback: see `run_sampler`.
+
+        Raises:
+            SpecError: as `run_sampler`.
+        """
         if self.schedule is None:
             msg = "a supervised network does not sample; call it with the image alone"
             raise SpecError(msg)
@@ -295,25 +321,31 @@ class DiffusionSegmenter(nn.Module):
         if features and latents is None:
             msg = f"this network takes a latent of {features} features at every step; give latents"
             raise SpecError(msg)
-        condition = share_condition(condition, len(x_T) // len(condition))
         timesteps = self.schedule.timesteps(self.steps)
 
-        def denoise(x_t: torch.Tensor, t: int, x0_prev: torch.Tensor | None) -> torch.Tensor:
+        def denoise_with_latent(x_t: torch.Tensor, t: int, x0_prev: torch.Tensor | None) -> torch.Tensor:
             z = latents(timesteps.index(t), features) if features and latents is not None else None
-            return self.denoise(x_t, t, condition, x0_prev, z)
+            return denoise(x_t, t, x0_prev, z)
 
         def on_step(step: SamplerStep) -> bool | None:
             return None if callback is None else callback(SegmenterStep(step, draws, self.codec))
 
-        options = self.sampler_options
-        return get_sampler(self.sampler)(denoise, x_T, self.schedule, timesteps, noise, callback=on_step, **options)
+        sample = get_sampler(self.sampler)
+        return sample(
+            denoise_with_latent, x_T, self.schedule, timesteps, noise, callback=on_step, **self.sampler_options
+        )
 
     def segment_once(self, image: torch.Tensor) -> torch.Tensor:
         """Class probabilities (B, K, *S) of a supervised network for an image (B, image channels, *S)."""
         nothing = image.new_zeros((image.shape[0], 0, *image.shape[2:]))  # (B, 0, *S)
         return self.codec.probabilities(self.denoise(nothing, 0, self.encode(image)))  # (B, K, *S)
 
-    def _check_image(self, image: torch.Tensor) -> None:
+    def check_image(self, image: torch.Tensor) -> None:
+        """Make sure that images have the axes and channels that the network takes.
+
+        Raises:
+            DataError: they do not.
+        """
         axes, channels = getattr(self.denoiser, "spatial_dims", None), getattr(self.denoiser, "image_channels", None)
         if axes is not None and image.ndim != axes + 2:
             msg = (
@@ -336,7 +368,7 @@ def _check_sampler(sampler: str, options: dict[str, float | str]) -> None:
 
 
 @contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while: dropout must not disturb sampling, whoever calls."""
     training = [part for part in module.modules() if part.training]
     module.eval()

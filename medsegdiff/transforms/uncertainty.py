@@ -24,6 +24,30 @@ def entropy(probabilities: torch.Tensor, dim: int = 0) -> torch.Tensor:
     return (total / math.log(probabilities.shape[dim])).clamp(0, 1)
 
 
+class RunningEntropy:
+    """The same, class by class: in the memory of one map, whatever the number of classes.
+
+    Args:
+        num_classes: K, at least 2.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self._total: torch.Tensor | None = None
+
+    def add(self, probability: torch.Tensor) -> None:
+        """Take the probability of the next class; all have one shape."""
+        part = torch.special.entr(probability)
+        self._total = part if self._total is None else self._total.add_(part)
+
+    def result(self) -> torch.Tensor:
+        """The entropy of what was taken, from 0 to 1; nothing can be added after."""
+        if self._total is None:
+            msg = "no class was added"
+            raise RuntimeError(msg)
+        return self._total.div_(math.log(self.num_classes)).clamp_(0, 1)
+
+
 class Uncertaintyd(MapTransform):
     """Adds the entropy map (1, *S), in [0, 1], of class probabilities (K, *S) to a dictionary.
 

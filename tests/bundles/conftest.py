@@ -38,7 +38,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny_overrides(method: str = "recycling", *, dims: int = 3, name: str = "hippocampus") -> dict[str, Any]:
+def tiny_overrides(method: str = "recycling", *, dims: int = 3) -> dict[str, Any]:
     """Overrides of a bundle's ids: a small network of a method, few phantoms, two steps."""
     overrides: dict[str, Any] = {
         "network_options": NETWORKS.get(method, NETWORKS["others"]),
@@ -55,7 +55,7 @@ def tiny_overrides(method: str = "recycling", *, dims: int = 3, name: str = "hip
     if method == "cdal":
         layer = {"channels": [8, 8], "time_dim": 8}
         overrides |= {"adversarial": {"discriminator": layer, "attention_layer": "1/2"}}
-    if name != "hippocampus":
+    if dims == 2:
         overrides["image_size"] = [16, 16]
     return overrides
 

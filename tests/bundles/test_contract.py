@@ -18,7 +18,7 @@ import medsegdiff
 from medsegdiff.inferers.predictor import BundlePredictor
 from medsegdiff.methods import load_segmenter
 
-BUNDLES = ("hippocampus", "cxr", "monuseg", "muscle_us", "vaihingen")
+BUNDLES = ("hippocampus", "brats", "amos_ct", "prostate_mr", "cxr", "monuseg", "muscle_us", "vaihingen")
 COPIES = ("train.json", "metadata.json", "logging.conf")
 CONFIGS = ("train", "inference", "evaluate")
 COMMON_IDS = ("bundle_root", "dataset_dir", "output_dir", "seed", "device", "amp", "method", "size")
@@ -102,7 +102,7 @@ def test_the_metadata_agree_with_the_package_and_the_configuration(bundle, metad
     )
     assert image["num_channels"] == len(image["channel_def"]) == parser["spec#in_channels"]
     assert image["spatial_shape"] == parser.get_parsed_content("roi_size")
-    assert list(pred["channel_def"].values()) == parser["class_names"]
+    assert list(pred["channel_def"].values()) == parser.get_parsed_content("class_names")
 
 
 def test_training_inference_and_evaluation_agree(bundle):
@@ -120,10 +120,10 @@ def test_training_inference_and_evaluation_agree(bundle):
 def test_methods_of_every_family_train_validate_and_sample_on_the_grid_of_the_file(
     bundle, run_bundle, tiny_for, tmp_path, method
 ):
-    dims = 3 if bundle.name == "hippocampus" else 2
-    if dims == 3 and method == "recycling":
+    dims = len(read(bundle, "train")["phantoms#shape"])
+    if bundle.name == "hippocampus" and method == "recycling":
         pytest.skip("see test_hippocampus.py, which trains every method of that family")
-    overrides = tiny_for(method, dims=dims, name=bundle.name)
+    overrides = tiny_for(method, dims=dims)
     run_bundle(bundle / "train.json", method=method, **overrides)
     weights = tmp_path / "ckpt" / f"{method}-small" / "model.pt"
     state = torch.load(weights.with_name("checkpoint.pt"), weights_only=True)
@@ -143,7 +143,8 @@ def save_image(folder: Path, dims: int, channels: int) -> Path:
     rng = np.random.default_rng(0)
     if dims == 3:
         path = folder / "image.nii.gz"
-        nibabel.save(nibabel.Nifti1Image(rng.random((19, 17, 15), dtype=np.float32), np.eye(4)), path)
+        shape = (19, 17, 15, channels)[: 3 if channels == 1 else 4]
+        nibabel.save(nibabel.Nifti1Image(rng.random(shape, dtype=np.float32), np.eye(4)), path)
         return path
     pixels = rng.integers(0, 255, (17, 19, channels), dtype=np.uint8)
     Image.fromarray(pixels.squeeze()).save(folder / "image.png")

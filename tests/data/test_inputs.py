@@ -109,3 +109,24 @@ def test_names_take_as_many_folders_as_they_need(tmp_path):
 def test_files_that_no_folder_tells_apart_are_refused(tmp_path, names):
     with pytest.raises(DataError, match=r"got .*a\.\w+ and .*a\.nii(\.gz)?, whose results would have one name"):
         unique_names(_touch(tmp_path, *names))
+
+
+BRATS = [["t1"], ["t1ce", "t1c"]]
+
+
+@pytest.mark.parametrize("folder", ["", "case_a/"], ids=["side by side", "a folder for each case"])
+def test_files_of_one_image_are_one_case(tmp_path, folder):
+    first, second, _ = _touch(tmp_path, *(f"{folder}a_{kind}.nii.gz" for kind in ("t1", "t1ce", "seg")))
+    assert image_datalist(tmp_path, BRATS) == [{"image": [str(first), str(second)]}]
+    require_images(tmp_path, tmp_path / "out", BRATS)
+
+
+def test_images_with_all_channels_stay_what_they_are_where_modalities_are_known(tmp_path):
+    [path] = _touch(tmp_path, "a.nii.gz")
+    assert image_datalist(tmp_path, BRATS) == image_datalist(path, BRATS) == [{"image": str(path)}]
+
+
+def test_cases_whose_results_would_have_one_name_are_refused(tmp_path):
+    _touch(tmp_path, *(f"{folder}/a_{kind}.nii.gz" for folder in ("one", "two") for kind in ("t1", "t1ce")))
+    with pytest.raises(DataError, match="got a second case of this name"):
+        require_images(tmp_path, tmp_path / "out", BRATS)

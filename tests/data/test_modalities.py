@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medsegdiff.data.modalities import group_modalities
+from medsegdiff.data.modalities import CaseNames, group_modalities
 from medsegdiff.errors import DataError
 
 BRATS = [["t1", "t1n"], ["t1ce", "t1c"], ["t2", "t2w"], ["flair", "t2f"]]
@@ -50,3 +50,11 @@ def test_a_missing_modality_is_named():
 def test_two_files_of_one_modality_are_refused():
     with pytest.raises(DataError, match="second file of t1ce of the case p beside p_t1c"):
         group_modalities(files("p_t1c", "p_t1ce"), BRATS)
+
+
+@pytest.mark.parametrize(
+    ("file", "subject"),
+    [("d/p_1_t1.nii.gz", "d/p_1.nii.gz"), ("d/p_0000.nii.gz", "d/p.nii.gz"), ("d/p_1.nii.gz", "d/p_1.nii.gz")],
+)
+def test_results_are_named_after_the_case(file, subject):
+    assert CaseNames(BRATS)({"filename_or_obj": file}, saver=None) == {"subject": subject, "idx": None}

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from medsegdiff.errors import SpecError, WeightsError
-from medsegdiff.inferers.describe import sampling_settings
+from medsegdiff.inferers.describe import describe_fusion, describe_members, sampling_settings
 from medsegdiff.inferers.ensemble import EnsembleSegmenter
-from medsegdiff.inferers.loading import find_weights, load_network, resolve_device
+from medsegdiff.inferers.loading import find_weights, load_network, resolve_device, trained_size
 from medsegdiff.inferers.slicewise import SlicewiseSegmenter
 from medsegdiff.methods import RunSpec, build_segmenter, save_weights
 from medsegdiff.networks.segmenter import DiffusionSegmenter
@@ -58,8 +58,69 @@ def test_several_weights_make_an_ensemble(bundle):
     assert network(torch.randn(1, 1, 8, 8)).shape == (1, 2, 8, 8)
 
 
+def test_windows_have_the_size_that_the_weights_were_trained_on(bundle):
+    weights = find_weights(bundle)
+    assert trained_size(weights, [64, 60]) == trained_size([weights, "other.pt"], [64, 60]) == [8, 8]
+    assert trained_size(weights, [40, 56, 40]) == [8, 8, 40]  # slices of volumes
+    assert trained_size("none.pt", [40, 56, 40]) == [40, 56, 40]
+
+
 def test_a_list_of_one_is_no_ensemble(bundle):
     assert not isinstance(load_network([find_weights(bundle)]), EnsembleSegmenter)
+
+
+def test_weights_of_folds_make_an_ensemble(tmp_path):
+    files = []
+    for fold in range(3):
+        torch.manual_seed(fold)  # each fold has weights of its own
+        files.append(_write(tmp_path / f"fold{fold}.pt", _spec(steps=2)))
+    network, image = load_network(files, draws=2, seed=5), torch.randn(1, 1, 8, 8)
+    assert isinstance(network, EnsembleSegmenter) and network.fusion == "mean" and not network.training
+    alone = [load_network(file, draws=2, seed=5).sample(image, cases=["a"]).probabilities for file in files]
+    assert (alone[0] - alone[1]).abs().max() > 1e-3
+    result = network.sample(image, cases=["a"])
+    torch.testing.assert_close(result.probabilities, sum(alone) / 3)
+    assert result.draws == 6
+    assert [member["weights"] for member in describe_members(network, files)] == [str(file) for file in files]
+    row = sampling_settings(network, files, seed=5)
+    assert (row["method"], row["draws"], row["fusion"]) == ("recycling", 2, "mean")
+
+
+@pytest.mark.parametrize("fusion", ["majority", "staple"])
+class TestFusion:
+    def test_several_weights_are_fused_as_members(self, bundle, fusion):
+        files = find_weights(bundle, ensemble=True)
+        network = load_network(files, fusion=fusion)
+        assert (network.fusion, network.fuse_draws) == (fusion, False)
+        assert describe_fusion(network) == {"fusion": fusion}
+        assert sampling_settings(network, files, seed=0)["fusion"] == fusion
+        assert network(torch.randn(1, 1, 8, 8)).shape == (1, 2, 8, 8)
+
+    def test_their_draws_are_fused_on_request(self, bundle, fusion):
+        network = load_network(find_weights(bundle, ensemble=True), fusion=fusion, fuse_draws=True, draws=3)
+        assert network.fuse_draws and describe_fusion(network) == {"fusion": fusion, "fuse_draws": True}
+
+    def test_a_single_network_has_its_draws_fused(self, bundle, fusion):
+        network = load_network(find_weights(bundle), fusion=fusion, draws=3, steps=2)
+        assert isinstance(network, EnsembleSegmenter) and network.fuse_draws and len(network.segmenters) == 1
+        result = network.sample(torch.randn(1, 1, 8, 8))
+        assert result.draws == 3 and result.probabilities.shape == (1, 2, 8, 8)
+        assert len(describe_members(network, find_weights(bundle))) == 1
+
+    def test_volumes_by_2d_weights_too(self, bundle, fusion):
+        network = load_network(find_weights(bundle), fusion=fusion, draws=2, steps=2, spatial_dims=3)
+        assert network(torch.randn(1, 1, 8, 8, 3)).shape == (1, 2, 8, 8, 3)
+
+    def test_one_draw_is_refused_at_once(self, bundle, fusion):
+        with pytest.raises(SpecError, match=f"got 1 label map to fuse by {fusion}"):
+            load_network(find_weights(bundle), fusion=fusion, draws=1)
+        with pytest.raises(SpecError, match="got an ensemble of 1"):
+            load_network(find_weights(bundle), fusion=fusion, draws=3, fuse_draws=False)
+
+
+def test_the_mean_of_one_network_is_itself(bundle):
+    network = load_network(find_weights(bundle), fusion="mean")
+    assert isinstance(network, DiffusionSegmenter) and describe_fusion(network) == {}
 
 
 def test_2d_weights_go_through_volumes_slice_by_slice(bundle):
@@ -122,6 +183,8 @@ def test_a_method_finds_its_weights_where_there_are_any(bundle, wanted, name):
         ({"size": "huge"}, SpecError, "size 'huge' does not exist; use one of small, paper"),
         ({"sampler": "magic"}, SpecError, "no sampler 'magic'"),
         ({"draws": 0}, SpecError, "draws is 0"),
+        ({"fusion": "vote"}, SpecError, "fusion 'vote' does not exist; use one of mean, majority, staple"),
+        ({"fuse_draws": True}, SpecError, "fuse_draws is for label maps"),
         ({"amp": "half"}, SpecError, "amp 'half' does not exist"),
         ({"amp": "fp16"}, SpecError, "amp 'fp16' was asked for on a CPU"),
         ({"device": "abacus"}, SpecError, "device 'abacus' cannot be used on this machine; use auto, cpu"),

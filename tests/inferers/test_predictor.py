@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 from medsegdiff.data.reading import read_image
 from medsegdiff.errors import DataError, SpecError, WeightsError
 from medsegdiff.inferers.predictor import BundlePredictor
+from medsegdiff.transforms.way_back import WayBack
 
 SHAPE = (22, 26, 18)
 
@@ -66,9 +67,48 @@ def _dice(a, b) -> float:
     return 2 * np.logical_and(a, b).sum() / (a.sum() + b.sum())
 
 
-@pytest.fixture
-def predictor(threshold_bundle):
-    return BundlePredictor(threshold_bundle, device="cpu", amp="off")
+RESTORED = [
+    {
+        "_target_": "medsegdiff.transforms.restore.Restored",
+        "keys": "pred",
+        "transform": "@preprocessing",
+        "orig_keys": "image",
+        "maps": "$['variance'] if @uncertainty else []",
+        "entropy": "@uncertainty",
+        "probabilities": "@probabilities",
+    }
+]
+INVERTED = [
+    {
+        "_target_": "Invertd",
+        "keys": ["pred", "variance"],
+        "transform": "@preprocessing",
+        "orig_keys": "image",
+        "nearest_interp": False,
+        "allow_missing_keys": True,
+    },
+    {"_target_": "medsegdiff.transforms.uncertainty.Uncertaintyd", "keys": "pred"},
+    {"_target_": "CopyItemsd", "keys": "pred", "names": "probabilities"},
+    {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+]
+
+
+def _configure(bundle, postprocessing, **changes):
+    """Change the bundle's way back to the original grid, and other ids of its configuration."""
+    path = bundle / "configs" / "inference.json"
+    config = json.loads(path.read_text())
+    savers = [t for t in config["postprocessing"]["transforms"] if t["_target_"] == "SaveImaged"]
+    config["postprocessing"]["transforms"] = postprocessing + savers
+    # The ids that a bundle offers for a fusion.
+    config |= {"fusion": None, "fuse_draws": None}
+    config["network_def"] |= {"fusion": "@fusion", "fuse_draws": "@fuse_draws"}
+    path.write_text(json.dumps(config | changes))
+    return bundle
+
+
+@pytest.fixture(params=[RESTORED, INVERTED], ids=["restored", "inverted"])
+def predictor(threshold_bundle, request):
+    return BundlePredictor(_configure(threshold_bundle, request.param), device="cpu", amp="off")
 
 
 @pytest.mark.parametrize("affine", NO_RESAMPLING.values(), ids=NO_RESAMPLING)
@@ -147,6 +187,85 @@ def test_entropy_is_that_of_the_probabilities_on_the_original_grid(predictor, tm
     p = result.probabilities.astype(np.float64)
     np.testing.assert_allclose(result.entropy, -(p * np.log(p)).sum(axis=0) / np.log(3), atol=1e-4)
     assert result.variance is None
+
+
+def test_a_class_can_be_restored_alone(predictor, tmp_path):
+    result = predictor.predict(_save(tmp_path / "a.nii.gz", RESAMPLING["thick slices, oblique"]))
+    assert result.probabilities.dtype == np.float32 and result.probabilities.shape == (3, *SHAPE)
+    for k in range(3):
+        np.testing.assert_array_equal(result.probability(k), result.probabilities[k])
+    np.testing.assert_array_equal(result.label, result.probabilities.argmax(axis=0))
+
+
+@pytest.mark.parametrize("affine", RESAMPLING.values(), ids=RESAMPLING)
+def test_class_by_class_comes_what_inversion_gives_at_once(
+    threshold_bundle, tmp_path, monkeypatch, make_segmenter, affine
+):
+    monkeypatch.setattr("medsegdiff.inferers.loading.load_segmenter", lambda *_a, **_o: make_segmenter(sharpness=3.0))
+    path = _save(tmp_path / "a.nii.gz", affine)
+    restored, inverted = (
+        BundlePredictor(_configure(threshold_bundle, chain), device="cpu", amp="off", draws=2).predict(path)
+        for chain in (RESTORED, INVERTED)
+    )
+    assert (restored.label != inverted.label).mean() < 1e-3  # ties, but for rounding
+    np.testing.assert_allclose(restored.affine, inverted.affine)
+    for name in ("probabilities", "entropy", "variance"):
+        np.testing.assert_allclose(getattr(restored, name), getattr(inverted, name), atol=1e-5)
+
+
+def test_probabilities_are_restored_when_they_are_read(threshold_bundle, tmp_path, monkeypatch):
+    predictor = BundlePredictor(_configure(threshold_bundle, RESTORED), device="cpu")
+    brought_back = []
+    original = WayBack.__call__
+    monkeypatch.setattr(WayBack, "__call__", lambda self, channel: brought_back.append(1) or original(self, channel))
+    result = predictor.predict(_save(tmp_path / "a.nii.gz", RESAMPLING["fine"]))
+    assert len(brought_back) == 3  # classes, for label and entropy
+    result.probability(1)
+    assert len(brought_back) == 4
+    assert result.probabilities is result.probabilities
+    assert len(brought_back) == 7
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_uncertainty_is_left_out_on_request(threshold_bundle, tmp_path, monkeypatch, make_segmenter, draws):
+    monkeypatch.setattr("medsegdiff.inferers.loading.load_segmenter", lambda *_a, **_o: make_segmenter(draws=draws))
+    path = _save(tmp_path / "a.nii.gz", RESAMPLING["fine"])
+    bundle = _configure(threshold_bundle, RESTORED)
+    result = BundlePredictor(bundle, device="cpu", draws=draws, uncertainty=False).predict(path)
+    assert result.entropy is None and result.variance is None
+    asked = BundlePredictor(bundle, device="cpu", draws=draws).predict(path)
+    assert asked.entropy.max() > 0 and (asked.variance is None) == (draws == 1)
+    np.testing.assert_array_equal(asked.label, result.label)
+
+
+@pytest.mark.parametrize("fusion", ["majority", "staple"])
+def test_draws_are_fused_on_request(threshold_bundle, tmp_path, monkeypatch, make_segmenter, fusion):
+    monkeypatch.setattr("medsegdiff.inferers.loading.load_segmenter", lambda *_a, **_o: make_segmenter())
+    bundle = _configure(threshold_bundle, RESTORED, roi_size=[24, 28, 20])
+    predictor = BundlePredictor(bundle, device="cpu", amp="off", draws=4, fusion=fusion)
+    assert predictor.settings["fusion"] == fusion and predictor.settings["fuse_draws"]
+    result = predictor.predict(_save(tmp_path / "a.nii.gz", _affine()))
+    mean = BundlePredictor(bundle, device="cpu", amp="off", draws=4).predict(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(result.variance, mean.variance)
+    assert result.steps == mean.steps and set(result.steps) == {3}
+    assert np.abs(result.probabilities - mean.probabilities).max() > 0.05
+    if fusion == "majority":
+        votes = result.probabilities * 4
+        assert np.abs(votes - votes.round()).max() < 0.01  # but for ties
+
+
+def test_weights_of_folds_are_pooled(threshold_bundle, tmp_path):
+    folds = []
+    for fold in range(3):
+        folds.append(tmp_path / f"fold{fold}.pt")
+        for suffix in (".pt", ".json"):
+            shutil.copy(threshold_bundle / "models" / f"model{suffix}", folds[-1].with_suffix(suffix))
+    predictor = BundlePredictor(_configure(threshold_bundle, RESTORED), weights=folds, device="cpu")
+    assert [member["weights"] for member in predictor.settings["members"]] == [str(fold) for fold in folds]
+    assert predictor.settings["fusion"] == "mean"
+    image = _blobs()
+    result = predictor.predict(_save(tmp_path / "a.nii.gz", NO_RESAMPLING["permuted"]))
+    np.testing.assert_array_equal(result.label, image > image.mean())
 
 
 def test_every_stage_is_timed(predictor, tmp_path):
@@ -242,12 +361,17 @@ def test_a_setting_that_the_bundle_does_not_have_is_refused(threshold_bundle):
 
 
 def test_a_postprocessing_that_does_not_invert_is_refused(threshold_bundle, tmp_path):
-    path = threshold_bundle / "configs" / "inference.json"
-    config = json.loads(path.read_text())
-    del config["postprocessing"]["transforms"][0]
-    path.write_text(json.dumps(config))
-    with pytest.raises(SpecError, match="it must invert its preprocessing"):
-        BundlePredictor(threshold_bundle, device="cpu").predict(_save(tmp_path / "a.nii.gz", _affine()))
+    path = _save(tmp_path / "a.nii.gz", _affine())
+    for chain, message in ((INVERTED[1:], "must make one label map"), ([], "must make one label map")):
+        predictor = BundlePredictor(_configure(threshold_bundle, chain), device="cpu")
+        with pytest.raises(SpecError, match=message):
+            predictor.predict(path)
+
+
+def test_a_postprocessing_without_probabilities_is_refused(threshold_bundle, tmp_path):
+    predictor = BundlePredictor(_configure(threshold_bundle, [INVERTED[0], INVERTED[3]]), device="cpu")
+    with pytest.raises(SpecError, match="gives no probabilities; take medsegdiff"):
+        predictor.predict(_save(tmp_path / "a.nii.gz", _affine()))
 
 
 def test_an_inferer_that_cannot_sample_is_refused(threshold_bundle):
@@ -274,6 +398,7 @@ def test_an_ensemble_needs_two_weights_files_and_then_pools_them(threshold_bundl
     assert len(predictor.settings["members"]) == 2
     result = predictor.predict(_save(tmp_path / "a.nii.gz", _affine()))
     assert result.variance.max() < 1e-6  # two draws that agree
+    assert result.steps == ()  # of supervised networks
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

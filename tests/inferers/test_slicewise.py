@@ -12,8 +12,9 @@ from torch import nn
 
 from medsegdiff.errors import DataError, SpecError
 from medsegdiff.inferers.ensemble import EnsembleSegmenter
-from medsegdiff.inferers.sampling import KeyedSlidingWindowInferer, SamplingInferer
+from medsegdiff.inferers.sampling import SamplingInferer
 from medsegdiff.inferers.slicewise import SlicewiseSegmenter, for_images_of, spatial_dims
+from medsegdiff.inferers.window_averaged import WindowAveragedInferer
 from medsegdiff.networks.codec import OneHotCodec
 from medsegdiff.networks.prediction import build_prediction
 from medsegdiff.networks.schedulers import linear_schedule
@@ -106,15 +107,17 @@ def test_a_window_sees_the_noise_of_the_whole_volume(make_segmenter, axis):
 @pytest.mark.parametrize("roi_size", [(7, 6, 2), (4, 3, 3), (9, 8, 8)])
 def test_sliding_windows_of_a_volume_equal_the_whole(make_segmenter, roi_size):
     network, image = SlicewiseSegmenter(make_segmenter(spatial_dims=2, draws=2)), volume(batch=2)
-    padding = [max(window - size, 0) for window, size in zip(roi_size, SIZE, strict=True)]
+    padding = [max(window - size, 0) for window, size in zip(roi_size[:2], SIZE[:2], strict=True)] + [0]
     before = [amount // 2 for amount in padding]
     pairs = [(b, p - b) for b, p in zip(before, padding, strict=True)]
     padded = nn.functional.pad(image, [n for pair in reversed(pairs) for n in pair])
     inside = tuple(slice(b, b + size) for b, size in zip(before, SIZE, strict=True))
     whole = network.sample(padded, cases=["a", "b"])
-    windowed = KeyedSlidingWindowInferer(roi_size, overlap=0.75).sample(image, network, cases=["a", "b"])
-    torch.testing.assert_close(windowed.probabilities, whole.probabilities[(..., *inside)])
-    torch.testing.assert_close(windowed.variance, whole.variance[(..., *inside)])
+    for average in ("steps", "probabilities"):
+        inferer = WindowAveragedInferer(roi_size, average=average, overlap=0.75)
+        windowed = inferer.sample(image, network, cases=["a", "b"])
+        torch.testing.assert_close(windowed.probabilities, whole.probabilities[(..., *inside)])
+        torch.testing.assert_close(windowed.variance, whole.variance[(..., *inside)])
 
 
 def test_called_as_a_network_it_samples_and_keeps_the_metadata():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from medsegdiff.transforms.uncertainty import Uncertaintyd, entropy
+from medsegdiff.transforms.uncertainty import RunningEntropy, Uncertaintyd, entropy
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 7])
@@ -38,3 +38,20 @@ def test_a_missing_key_can_be_allowed():
     assert Uncertaintyd("pred", allow_missing_keys=True)({}) == {}
     with pytest.raises(KeyError):
         Uncertaintyd("pred")({})
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_entropy_can_be_had_class_by_class(num_classes):
+    probabilities = torch.rand(num_classes, 3, 4).softmax(dim=0)
+    probabilities[:, 0] = torch.eye(num_classes)[0].unsqueeze(1)  # certain there
+    before = probabilities.clone()
+    running = RunningEntropy(num_classes)
+    for probability in probabilities:
+        running.add(probability)
+    torch.testing.assert_close(running.result(), entropy(probabilities)[0])
+    assert torch.equal(probabilities, before)
+
+
+def test_the_entropy_of_no_class_is_no_number():
+    with pytest.raises(RuntimeError, match="no class was added"):
+        RunningEntropy(2).result()

@@ -129,9 +129,9 @@ class CDALGenerator(Denoiser):
         self.down = nn.ModuleList(block(n, n, "down") for n in channels[:-1])
         entering = pairwise([mask_channels, *channels[:-1]]) if mask_channels else ()
         self.pyramid = nn.ModuleList(FIRStridedConv(spatial_dims, n, wide) for n, wide in entering)
-        for entrance in (self.mask_encoder, *(level.conv for level in self.pyramid)):
-            if entrance is not None:
-                cast(torch.Tensor, entrance.weight).data *= mask_gain
+        for name, parameter in self.named_parameters():
+            if name.startswith(("mask_encoder", "pyramid")) and name.endswith("weight"):
+                parameter.data *= mask_gain
         self.bottom = nn.ModuleList([block(width, width), block(width, width)])
         self.bottom_attention = SingleHeadAttention(width)
         self.decoder, self.decoder_attention, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
