@@ -50,5 +50,5 @@ $(INSTALLED): $(PACKAGING)
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
-	$(PIP_INSTALL) $(TORCH) --editable '.[dev,mlflow,onnx]'
+	$(PIP_INSTALL) $(TORCH) --editable '.[dev,mlflow,onnx,ray]'
 	@touch $@

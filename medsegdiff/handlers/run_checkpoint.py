@@ -14,6 +14,7 @@ from ignite.engine import Engine, Events
 from medsegdiff.engines.trainer import DiffusionTrainer
 from medsegdiff.errors import DataError, SpecError
 from medsegdiff.files import written_whole
+from medsegdiff.flags import as_bool
 from medsegdiff.methods import RunSpec
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class RunCheckpoint:
     ) -> None:
         self.path = Path(run_dir) / CHECKPOINT_NAME
         self.spec = spec
-        self.resume = _as_bool(resume)
+        self.resume = as_bool(resume, "resume")
         self.interval = interval
         self.extra = dict(extra or {})
 
@@ -128,14 +129,3 @@ class RunCheckpoint:
                 f"{epoch_length}; resume with the data and batch size of the first run, or choose another --ckpt_dir"
             )
             raise SpecError(msg)
-
-
-def _as_bool(value: bool | str) -> bool:
-    """What `--resume` means: the command line hands `true` and `false` over as words, and both would count as true."""
-    words = {"true": True, "false": False}
-    if isinstance(value, str):
-        if value.lower() not in words:
-            msg = f"resume is {value!r}; use true or false"
-            raise SpecError(msg)
-        return words[value.lower()]
-    return bool(value)
