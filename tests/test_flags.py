@@ -13,5 +13,5 @@ def test_words_mean_what_they_say(value, meaning):
 
 @pytest.mark.parametrize("value", ["no", 1, None, ""])
 def test_anything_else_is_refused(value):
-    with pytest.raises(SpecError, match="clean_mask is .*; use true or false"):
+    with pytest.raises(SpecError, match=r"clean_mask is .*; use true or false"):
         as_bool(value, "clean_mask")

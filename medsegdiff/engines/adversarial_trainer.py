@@ -23,6 +23,7 @@ from medsegdiff.engines.importance import UniformTimes
 from medsegdiff.engines.keyed_training import KeyedTraining
 from medsegdiff.engines.noisy_pairs import FAKE_PAIRS, REAL_PAIRS, NoisyPair, check_kind, fake_x_prev, real_pair
 from medsegdiff.errors import SpecError
+from medsegdiff.flags import as_bool
 from medsegdiff.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
 from medsegdiff.losses.segmentation import RegressionLoss
 from medsegdiff.networks.blocks.autocast import amp_dtype, autocast
@@ -130,7 +131,7 @@ class AdversarialDiffusionTrainer(KeyedTraining, Trainer):
         self.discriminator, self.discriminator_optimizer = discriminator, discriminator_optimizer
         self.discriminator_lr_scheduler = discriminator_lr_scheduler
         _check_masks(self._inner_discriminator, self.segmenter)
-        self.attention = attention
+        self.attention = as_bool(attention, "attention")
         self.attention_options: dict[str, Any] = {"layer": attention_layer, "normalise": attention_normalise}
         self.real_pair, self.fake_pair = real_pair, fake_pair
         self.adversarial_weight = adversarial_weight
@@ -222,7 +223,13 @@ class AdversarialDiffusionTrainer(KeyedTraining, Trainer):
         self.fire_event(AdversarialIterationEvents.DISCRIMINATOR_LOSS_COMPLETED)
         self.discriminator_grad_scaler.scale(loss + penalty).backward()
         self.fire_event(AdversarialIterationEvents.DISCRIMINATOR_BACKWARD_COMPLETED)
-        self._step("discriminator", self.discriminator, self.discriminator_optimizer, self.discriminator_grad_scaler)
+        self.step_optimizer(
+            "discriminator",
+            self.discriminator,
+            self.discriminator_optimizer,
+            self.discriminator_grad_scaler,
+            self.max_grad_norm,
+        )
         if self.discriminator_lr_scheduler is not None:
             self.discriminator_lr_scheduler.step()
         self.fire_event(AdversarialIterationEvents.DISCRIMINATOR_MODEL_COMPLETED)
@@ -264,7 +271,7 @@ class AdversarialDiffusionTrainer(KeyedTraining, Trainer):
         self.grad_scaler.scale(loss).backward()
         self.fire_event(AdversarialIterationEvents.GENERATOR_BACKWARD_COMPLETED)
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
-        self._step("generator", self.network, self.optimizer, self.grad_scaler)
+        self.step_optimizer("generator", self.network, self.optimizer, self.grad_scaler, self.max_grad_norm)
         if self.lr_scheduler is not None:
             self.lr_scheduler.step()
         if self.ema is not None:
@@ -290,15 +297,6 @@ class AdversarialDiffusionTrainer(KeyedTraining, Trainer):
 
     def _autocast(self, enabled: bool = True) -> AbstractContextManager[None]:
         return autocast(self.state.device, self.segmenter.amp if enabled else "off")
-
-    def _step(self, name: str, network: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
-        scaler.unscale_(optimizer)
-        most = float("inf") if self.max_grad_norm is None else self.max_grad_norm
-        norm = nn.utils.clip_grad_norm_(network.parameters(), most)
-        if not scaler.is_enabled():  # which else leaves such a step out by itself
-            self.check_finite(f"norm of the gradient of the {name}", norm)
-        scaler.step(optimizer)
-        scaler.update()
 
 
 def _schedule_of(segmenter: DiffusionSegmenter) -> NoiseSchedule:

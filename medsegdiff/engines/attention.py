@@ -30,7 +30,7 @@ def attention_map(
         pair: the masks that the discriminator is shown.
         layer: which features, see `layer_factor`.
         normalise: "none"; "min_max" to [0, 1] for each sample; "unit_mean" to a mean absolute value of one for each
-            sample, the signs kept. The last two make a map that is the same everywhere all ones.
+            sample, the signs kept. A map without any range or size becomes all ones.
 
     Returns:
         (B, 1, *S), float32, without gradient.

@@ -15,11 +15,17 @@ from medsegdiff.engines.attention import layer_factor
 from medsegdiff.engines.distributed import distribute
 from medsegdiff.engines.trainer import DiffusionTrainer
 from medsegdiff.errors import SpecError, check_options
+from medsegdiff.flags import as_bool
 from medsegdiff.methods import RunSpec, get_method
 from medsegdiff.methods.cdal import ADVERSARIAL, build_discriminator, paper_attention_layer
 
 # Names of `DiffusionTrainer` that an adversarial run cannot follow, with the values that ask for nothing.
-_NOT_ADVERSARIAL: dict[str, Any] = {"time_sampler": None, "first_pass": "network", "accumulation_steps": 1}
+_NOT_ADVERSARIAL: dict[str, Any] = {
+    "time_sampler": None,
+    "time_sampler_options": None,
+    "first_pass": "network",
+    "accumulation_steps": 1,
+}
 
 _OTHERWISE_GIVEN = ("seed", "ema", "lr_scheduler", "discriminator_lr_scheduler", "train_handlers")
 
@@ -77,12 +83,13 @@ def build_trainer(
             msg = f"method {spec.method!r} has no {name}; leave it out, or use a method without discriminator"
             raise SpecError(msg)
     options.pop("inferer", None)  # bundles name one, as MONAI wants it; training calls the network itself
-    settings = {"attention_layer": paper_attention_layer(spec), **(adversarial or {})}
-    settings = {name: value for name, value in settings.items() if value is not None}
+    given = {name: value for name, value in (adversarial or {}).items() if value is not None}
+    settings: dict[str, Any] = {"attention_layer": paper_attention_layer(spec), **given}
     rate = settings.pop("discriminator_learning_rate", 1e-4)
     torch.manual_seed(seed)
     discriminator = build_discriminator(spec, **settings.pop("discriminator", {}))
-    if isinstance(settings["attention_layer"], str):  # a number is one of the size that the first batch has
+    attends = as_bool(settings.get("attention", True), "attention")
+    if attends and isinstance(settings["attention_layer"], str):  # a number is one of the size that the first batch has
         layer_factor(settings["attention_layer"], discriminator.factors, spec.roi_size)
     judge: nn.Module = discriminator.to(device)
     if hasattr(network, "module"):
@@ -100,6 +107,5 @@ def build_trainer(
         seed=seed,
         lr_scheduler=None if schedule_rate is None else schedule_rate(optimizer),
         discriminator_lr_scheduler=None if schedule_rate is None else schedule_rate(judge_optimizer),
-        **settings,
-        **options,
+        **{**options, **settings},
     )

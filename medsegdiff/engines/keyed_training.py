@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
+from torch import nn
+from torch.optim import Optimizer
 
 from medsegdiff.data.noise import TrainingNoise, key_to_seed
 from medsegdiff.errors import MedSegDiffError
@@ -28,12 +30,38 @@ class KeyedTraining:
             set_epoch(epoch)
 
     def take_batch(self, batchdata: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, TrainingNoise]:
-        """Image (B, channels, *S) and label (B, 1, *S) on the device, without metadata, and the batch's randomness."""
+        """Image (B, channels, *S) and label (B, 1, *S) on the device, without metadata, and the batch's randomness.
+
+        Batches without "sample" have the names of their place in the epoch, which another order would change.
+        """
         trainer: Any = self
         image, label = trainer.prepare_batch(batchdata, self.state.device, trainer.non_blocking, **trainer.to_kwargs)
         image, label = without_metadata(image), without_metadata(label)
-        names = batchdata.get("sample") or [str(n) for n in range(len(image))]
+        place = f"{self.state.iteration}/{self.state.rank}"
+        names = batchdata.get("sample") or [f"{place}/{n}" for n in range(len(image))]
         return image, label, TrainingNoise(self.seed, self.state.epoch, names, device=image.device)
+
+    def step_optimizer(
+        self, name: str, network: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler, max_norm: float | None
+    ) -> None:
+        """One step of an optimiser on gradients of which all are finite.
+
+        Args:
+            name: of the network, for the message.
+            network: whose gradients to clip together.
+            optimizer: of its parameters.
+            scaler: of the loss.
+            max_norm: norm to clip to; None for none.
+
+        Raises:
+            MedSegDiffError: a gradient is NaN or infinite.
+        """
+        scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), float("inf") if max_norm is None else max_norm)
+        if not scaler.is_enabled():  # which else leaves such a step out by itself
+            self.check_finite(f"norm of the gradient of the {name}", norm)
+        scaler.step(optimizer)
+        scaler.update()
 
     def check_finite(self, name: str, value: torch.Tensor) -> None:
         """Stop before the optimiser's step: the weights would be lost, and the next checkpoint with them.

@@ -162,13 +162,7 @@ class DiffusionTrainer(KeyedTraining, SupervisedTrainer):
         return place % size == 0, place % size == parts - 1, parts
 
     def _step(self) -> None:
-        if self.max_grad_norm is not None:
-            self.grad_scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
-            if not self.grad_scaler.is_enabled():  # which else leaves such a step out by itself
-                self.check_finite("norm of the gradient", norm)
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
+        self.step_optimizer("network", self.network, self.optimizer, self.grad_scaler, self.max_grad_norm)
         if self.lr_scheduler is not None:
             self.lr_scheduler.step()
         if self.ema is not None:

@@ -76,6 +76,14 @@ def test_the_attention_layer_is_that_of_the_paper_for_the_task(build):
     assert build("cdal", task="cxr", adversarial=judge).attention_options["layer"] == "1/16"
 
 
+def test_words_settings_left_open_and_a_layer_that_nothing_reads_are_understood(build):
+    judge = {"discriminator": {"channels": [8] * 5, "time_dim": 8}}
+    trainer = build("cdal", task="monuseg", adversarial=judge | {"attention_layer": None, "max_grad_norm": 2.0})
+    assert (trainer.attention_options["layer"], trainer.max_grad_norm) == ("1/8", 2.0)
+    unread = {"discriminator": JUDGE, "attention": "false", "attention_layer": "1/64"}
+    assert build("cdal", adversarial=unread, max_grad_norm=3.0).attention is False
+
+
 @pytest.mark.parametrize("method", ["recycling", "cdal"])
 def test_every_optimiser_gets_its_schedule(build, method):
     adversarial = {"discriminator": JUDGE, "attention_layer": "1/2"}
@@ -103,6 +111,8 @@ def test_the_discriminator_starts_from_the_seed_of_the_run(build):
         ({"first_pass": "ema"}, "method 'cdal' has no first_pass"),
         ({"adversarial": {"atention": False}}, "adversarial training has no option 'atention'"),
         ({"adversarial": {"fake_pair": "prior"}}, "fake_pair 'prior' does not exist"),
+        ({"adversarial": {"attention": "no"}}, "attention is 'no'; use true or false"),
+        ({"time_sampler_options": {"a": 1}}, "method 'cdal' has no time_sampler_options"),
         ({"adversarial": {"attention_layer": "1/64"}}, "no layer '1/64'; use one of 1/1 "),
     ],
 )

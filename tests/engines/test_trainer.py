@@ -190,11 +190,14 @@ def test_a_loss_that_is_not_finite_stops_training_before_the_weights_change(make
     assert torch.equal(before, weights_of(trainer.network))
 
 
-def test_a_gradient_that_is_not_finite_stops_training_before_the_weights_change(make_trainer):
+@pytest.mark.parametrize("max_grad_norm", [1.0, None])
+def test_a_gradient_that_is_not_finite_stops_training_before_the_weights_change(make_trainer, max_grad_norm):
     # The square root has value 0 and an infinite slope at 0.
-    trainer = make_trainer(loss_function=lambda logits, label: (0 * logits).sqrt().mean(dim=(1, 2, 3)))
+    trainer = make_trainer(
+        loss_function=lambda logits, label: (0 * logits).sqrt().mean(dim=(1, 2, 3)), max_grad_norm=max_grad_norm
+    )
     before = weights_of(trainer.network)
-    with pytest.raises(MedSegDiffError, match="the norm of the gradient became nan in epoch 1"):
+    with pytest.raises(MedSegDiffError, match="the norm of the gradient of the network became nan in epoch 1"):
         trainer.run()
     assert torch.equal(before, weights_of(trainer.network))
 
@@ -242,3 +245,13 @@ def test_importance_sampling_learns_from_every_sample(make_trainer):
     assert (history["mass"] > 0).all()
     assert (history["sums"] > 0).all()
     assert not torch.allclose(trainer.time_sampler.probabilities, torch.full((1000,), 1e-3, dtype=torch.float64))
+
+
+def test_batches_without_names_have_noises_of_their_own(make_trainer):
+    trainer = make_trainer()
+    batch = {"image": torch.zeros(2, 1, 8, 8), "label": torch.zeros(2, 1, 8, 8)}
+    drawn = []
+    for iteration in (1, 2):
+        trainer.state.iteration = iteration
+        drawn.append(trainer.take_batch(batch)[2].normal((4,)))
+    assert not torch.equal(*drawn)

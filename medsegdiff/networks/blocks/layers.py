@@ -48,6 +48,14 @@ class Conv3d(nn.Conv3d):
             return super().forward(input.float()).to(torch.get_autocast_dtype("cpu"))  # (B, C_out, *S')
 
 
+def trained_right(network: nn.Module) -> nn.Module:
+    """The network, of another library, with every 3-D convolution turned into this module's `Conv3d`, in place."""
+    for module in network.modules():
+        if type(module) is nn.Conv3d:
+            module.__class__ = Conv3d
+    return network
+
+
 def make_conv(spatial_dims: int, in_channels: int, out_channels: int, kernel_size: int, **options: Any) -> nn.Module:
     """A convolution in 2-D or 3-D that keeps the size at stride one (odd kernels)."""
     padding = options.pop("padding", kernel_size // 2)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from medsegdiff.errors import SpecError
 from medsegdiff.networks.blocks.checkpointing import call
-from medsegdiff.networks.blocks.layers import make_conv
+from medsegdiff.networks.blocks.layers import make_conv, trained_right
 from medsegdiff.networks.blocks.padding import crop_to, pad_at_end, padding_to_multiple
 from medsegdiff.networks.blocks.rrdb import RRDB, SLOPE
 
@@ -79,7 +79,9 @@ class BasicUNetEncoder(nn.Module):
 
         super().__init__()
         self.gradient_checkpointing = gradient_checkpointing
-        self.unet = BasicUNet(spatial_dims=spatial_dims, in_channels=in_channels, out_channels=out_channels)
+        self.unet = trained_right(
+            BasicUNet(spatial_dims=spatial_dims, in_channels=in_channels, out_channels=out_channels)
+        )
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Map images (B, image channels, *S) of any size to features (B, C, *S)."""

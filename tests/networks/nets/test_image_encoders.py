@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from monai.networks.nets import BasicUNet
+from torch import nn
 from torch.nn import functional as F
 
+from medsegdiff.networks.blocks.layers import Conv3d
 from medsegdiff.networks.blocks.padding import pad_at_end
 from medsegdiff.networks.nets.image_encoders import BasicUNetEncoder, RRDBEncoder
 
@@ -50,3 +52,8 @@ def test_basic_unet_features_lie_on_the_grid_of_the_image(size):
     whole = pad_at_end(image, [-n % 16 if n > 16 else 32 - n for n in size])
     window = (..., *(slice(0, n) for n in size))
     torch.testing.assert_close(features, encoder.unet(whole)[window])
+
+
+def test_every_3d_convolution_of_the_basic_unet_is_the_one_that_trains_right_in_bf16():
+    kinds = {type(module) for module in BasicUNetEncoder(3, 1, 6).modules() if isinstance(module, nn.Conv3d)}
+    assert kinds == {Conv3d}
