@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -11,10 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medsegdiff.errors import USER_ERROR_EXIT_CODE, DataError, MedSegDiffError, one_line
+from medsegdiff.errors import USER_ERROR_EXIT_CODE, DataError, SpecError, one_line
 
 if TYPE_CHECKING:
-    from medsegdiff.inferers.predictor import BundlePredictor, CasePrediction
+    from medsegdiff.cohort.case import Case
+    from medsegdiff.cohort.engine import Engine
+    from medsegdiff.cohort.run import CohortRun
+
+DEFECT_EXIT_CODE = 1
+ENGINES = ("in-process", "ray")
+MANY_CASES = "Many cases"  # a heading in --help
 
 
 def predict(
@@ -41,6 +48,26 @@ def predict(
     seed: Annotated[int, typer.Option(help="Seed of the sampling noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda.")] = "auto",
     amp: Annotated[str, typer.Option(help="Precision: auto, bf16, fp16 or off.")] = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Skip cases done with the same settings.", rich_help_panel=MANY_CASES),
+    ] = False,
+    engine: Annotated[
+        str, typer.Option(help="in-process, or ray for several workers.", rich_help_panel=MANY_CASES)
+    ] = "in-process",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Workers on Ray; default: one a GPU, else one for every 4 cores.", rich_help_panel=MANY_CASES
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster: auto, HOST:PORT or ray://HOST:PORT; default: $RAY_ADDRESS, else this machine.",
+            rich_help_panel=MANY_CASES,
+        ),
+    ] = None,
 ) -> None:
     """Segment images.
 
@@ -48,54 +75,107 @@ def predict(
     the image; NAME_probabilities, NAME_entropy (0 to 1) and NAME_variance (the largest variance over draws of any
     class's probability) where asked for. report.json tells settings, volumes, times and what went wrong. A file that
     cannot be segmented is reported in one line and the rest goes on; the exit code is then 2.
+
+    manifest.jsonl notes what becomes of each case as it happens: after a run that was killed, the same command with
+    --resume does what is left, and again what was done with other settings or from an image that has changed since.
+
+    With --engine ray, cases are handed out to several workers, and the case of a worker that dies is done again. On a
+    cluster, all nodes need this package, and inputs, bundle and output folder under the same paths.
     """
     # Imported here: torch and MONAI take seconds, which --help need not.
-    from medsegdiff.cli.run_report import write_report
+    from medsegdiff.cli.run_report import complete_report, write_report
+    from medsegdiff.cohort.case import name_cases
+    from medsegdiff.cohort.run import CohortRun
     from medsegdiff.data.writer import make_folder
 
     started = time.perf_counter()
     make_folder(output)
-    cases, failures = _expand(inputs)
-    names = _check_names(cases, output, probabilities=probabilities, uncertainty=uncertainty)
-    report: dict[str, Any] = {"bundle": str(bundle), "cases": failures}
+    paths, failures = _expand(inputs)
+    kinds = ["label"] + ["probabilities"] * probabilities + ["entropy", "variance"] * uncertainty
+    cases = name_cases(paths, output, kinds=kinds)
     for failure in failures:
         _say(f"error: {failure['error']}")
     if not cases:
         raise typer.Exit(USER_ERROR_EXIT_CODE)
-
-    predictor = _load(
-        bundle,
-        weights=weights,
-        method=method,
-        size=size,
-        ensemble=ensemble,
-        device=device,
-        amp=amp,
-        seed=seed,
-        steps=steps,
-        sampler=sampler,
-        draws=draws,
-    )
-    for warning in _warnings(predictor, steps=steps, sampler=sampler, draws=draws, uncertainty=uncertainty):
-        _say(f"warning: {warning}")
-    report |= {"settings": predictor.settings, "seconds_to_load": round(time.perf_counter() - started, 3)}
+    network = {
+        "weights": weights,
+        "method": method,
+        "size": size,
+        "ensemble": ensemble,
+        "device": device,
+        "amp": amp,
+        "seed": seed,
+        "steps": steps,
+        "sampler": sampler,
+        "draws": draws,
+        "uncertainty": uncertainty,
+    }
+    chosen = _make_engine(engine, cases, bundle, network, workers=workers, ray_address=ray_address)
+    run = CohortRun(cases, chosen, bundle=bundle, say=_say)
     try:
-        for path, name in _progress(list(zip(cases, names, strict=True))):
-            entry = _run_case(predictor, path, output / name, probabilities=probabilities, uncertainty=uncertainty)
-            report["cases"].append(entry)
-            if "error" in entry:
-                _say(f"error: {entry['error']}")
+        run.load()
+        for warning in _warnings(run.settings, steps=steps, sampler=sampler, draws=draws, uncertainty=uncertainty):
+            _say(f"warning: {warning}")
+        try:
+            _work(run, run.choose(resume=resume))
+        finally:
+            # What was done until an interruption is worth a report too.
+            report = complete_report(run, failures, seconds=time.perf_counter() - started)
+            write_report(report, output)
     finally:
-        # What was done until an interruption is worth a report too.
-        write_report(_complete(report, started), output)
-    if any("error" in entry for entry in report["cases"]):
+        chosen.close()
+    if any("traceback" in entry for entry in report["cases"]):
+        raise typer.Exit(DEFECT_EXIT_CODE)
+    if report["failed"]:
         raise typer.Exit(USER_ERROR_EXIT_CODE)
 
 
-def _load(bundle: Path, **options: Any) -> BundlePredictor:
-    from medsegdiff.inferers.predictor import BundlePredictor
+def _make_engine(
+    name: str,
+    cases: Sequence[Case],
+    bundle: Path,
+    network: dict[str, Any],
+    *,
+    workers: int | None,
+    ray_address: str | None,
+) -> Engine:
+    from medsegdiff.cohort.in_process import InProcess
+    from medsegdiff.cohort.on_ray import OnRay
+    from medsegdiff.cohort.worker import load_predictor
 
-    return BundlePredictor(bundle, **options)
+    if name not in ENGINES:
+        msg = f"engine {name!r} does not exist; use one of {', '.join(ENGINES)}"
+        raise SpecError(msg)
+    if name == "in-process":
+        for option, value in (("--workers", workers), ("--ray-address", ray_address)):
+            if value is not None:
+                msg = f"got {option} {value} with the engine in-process, which is one process; add --engine ray"
+                raise SpecError(msg)
+        return InProcess(functools.partial(load_predictor, bundle, **network))
+    # Processes elsewhere have another working folder.
+    weights = network["weights"]
+    network = {**network, "weights": None if weights is None else Path(os.path.abspath(weights))}
+    return OnRay(
+        functools.partial(load_predictor, Path(os.path.abspath(bundle)), **network),
+        workers=workers,
+        address=ray_address,
+        device=network["device"],
+        must_see=[cases[0].folder, cases[0].path],
+        say=_say,
+    )
+
+
+def _work(run: CohortRun, cases: Sequence[Case]) -> None:
+    """Segment the cases, with a bar for the progress and a line for each that fails."""
+    from tqdm import tqdm
+
+    with tqdm(total=len(cases), unit="case", file=sys.stderr, disable=None) as bar:
+        for entry in run.work(cases):
+            bar.update()
+            if "traceback" in entry:
+                _say(entry["traceback"])
+            if "error" in entry:
+                _say(f"error: {entry['error']}")
 
 
 def _expand(inputs: Sequence[Path]) -> tuple[list[Path], list[dict[str, Any]]]:
@@ -113,115 +193,21 @@ def _expand(inputs: Sequence[Path]) -> tuple[list[Path], list[dict[str, Any]]]:
     return list(cases.values()), failures
 
 
-def _check_names(cases: Sequence[Path], output: Path, *, probabilities: bool, uncertainty: bool) -> list[str]:
-    """A name for each case, once it is known that no result would replace an input or another result."""
-    from medsegdiff.data.inputs import unique_names
-
-    names = unique_names(cases)
-    taken = {case.resolve(): f"the input {case}" for case in cases}
-    for case, name in zip(cases, names, strict=True):
-        for path in _output_paths(case, output / name, probabilities=probabilities, uncertainty=uncertainty).values():
-            owner = taken.setdefault(path.resolve(), f"a result of {case}")
-            if owner != f"a result of {case}":
-                msg = f"a result of {case} would replace {owner}; name another --output folder, or rename an input"
-                raise DataError(msg)
-    return names
-
-
-def _output_paths(case: Path, stem: Path, *, probabilities: bool, uncertainty: bool) -> dict[str, Path]:
-    from medsegdiff.data.reading import PICTURE_SUFFIXES, image_suffix
-
-    label_suffix, map_suffix = (".png", ".tif") if image_suffix(case) in PICTURE_SUFFIXES else (".nii.gz", ".nii.gz")
-    maps = ["probabilities"] * probabilities + ["entropy", "variance"] * uncertainty
-    paths = {"label": stem.with_name(f"{stem.name}{label_suffix}")}
-    return paths | {kind: stem.with_name(f"{stem.name}_{kind}{map_suffix}") for kind in maps}
-
-
-def _run_case(
-    predictor: BundlePredictor, path: Path, stem: Path, *, probabilities: bool, uncertainty: bool
-) -> dict[str, Any]:
-    """Segment one case and write its results; its entry in the report."""
-    from medsegdiff.data.writer import write_images
-
-    entry: dict[str, Any] = {"input": str(path), "status": "failed"}
-    try:
-        result = predictor.predict(path)
-        started = time.perf_counter()
-        arrays = {"label": result.label[None], "probabilities": result.probabilities, "entropy": result.entropy[None]}
-        if result.variance is not None:
-            arrays["variance"] = result.variance[None]
-        paths = _output_paths(path, stem, probabilities=probabilities, uncertainty=uncertainty)
-        paths = {kind: file for kind, file in paths.items() if kind in arrays}
-        write_images({file: arrays[kind] for kind, file in paths.items()}, affine=result.affine, like=path)
-    except MedSegDiffError as error:
-        return entry | {"error": one_line(error)}
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        hint = "try --device cpu, --amp bf16, fewer --draws, or a machine with more of it"
-        return entry | {"error": f"{path}: the memory does not suffice for this image; {hint}"}
-    seconds = result.stage_seconds | {"write": time.perf_counter() - started}
-    return entry | {
-        "status": "done",
-        "outputs": {kind: str(file) for kind, file in paths.items()},
-        "volumes": _volumes(result, predictor.class_names, picture=paths["label"].suffix == ".png"),
-        "stage_seconds": {stage: round(value, 3) for stage, value in seconds.items()},
-    }
-
-
-def _volumes(result: CasePrediction, class_names: Sequence[str], *, picture: bool) -> dict[str, dict[str, Any]]:
-    """Voxels of each class but the background, and millilitres where voxels have a size."""
-    import numpy as np
-
-    counts = np.bincount(result.label.ravel(), minlength=len(class_names))
-    ml = abs(float(np.linalg.det(result.affine[:3, :3]))) / 1000
-    return {
-        name: {"voxels": int(count)} | ({} if picture else {"ml": round(int(count) * ml, 4)})
-        for name, count in zip(class_names[1:], counts[1:], strict=True)
-    }
-
-
 def _warnings(
-    predictor: BundlePredictor, *, steps: int | None, sampler: str | None, draws: int | None, uncertainty: bool
+    settings: dict[str, Any], *, steps: int | None, sampler: str | None, draws: int | None, uncertainty: bool
 ) -> list[str]:
     """What was asked for and has no effect."""
     given = {"--steps": steps, "--sampler": sampler, "--draws": draws}
     ignored = [option for option, value in given.items() if value is not None]
+    supervised = all("sampler" not in member for member in settings["members"])
     found = []
-    if ignored and predictor.network.supervised:
+    if ignored and supervised:
         verb = "have" if len(ignored) > 1 else "has"
         found.append(f"{', '.join(ignored)} {verb} no effect: this network is supervised and segments in one call")
-    if uncertainty and sum(member.get("draws", 1) for member in predictor.settings["members"]) < 2:
-        hint = "use --ensemble" if predictor.network.supervised else "give --draws 2 or more"
+    if uncertainty and sum(member.get("draws", 1) for member in settings["members"]) < 2:
+        hint = "use --ensemble" if supervised else "give --draws 2 or more"
         found.append(f"no variance is written, since there is one draw only: {hint}")
     return found
-
-
-def _complete(report: dict[str, Any], started: float) -> dict[str, Any]:
-    from medsegdiff.cli.run_report import peak_memory_mib, versions
-
-    failed = sum("error" in entry for entry in report["cases"])
-    return {
-        "versions": versions(),
-        **report,
-        "done": len(report["cases"]) - failed,
-        "failed": failed,
-        "seconds": round(time.perf_counter() - started, 3),
-        "peak_memory_mib": peak_memory_mib(),
-    }
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    # The CPU's allocator raises a plain RuntimeError.
-    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "not enough memory" in str(error)
-
-
-def _progress(cases: Sequence[tuple[Path, str]]) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(cases, unit="case", file=sys.stderr, disable=None)
 
 
 def _say(line: str) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from medsegdiff.cohort.memory import peak_memory_mib
 from medsegdiff.data.writer import written_whole
 
+if TYPE_CHECKING:
+    from medsegdiff.cohort.run import CohortRun
+
 REPORT_NAME = "report.json"
-_MIB = 1024**2
 
 
 def versions() -> dict[str, str]:
@@ -29,19 +32,35 @@ def versions() -> dict[str, str]:
     }
 
 
-def peak_memory_mib() -> dict[str, float]:
-    """The most memory used so far, in MiB: "process" (not on Windows), and "gpu" where torch used one."""
-    import torch
+def complete_report(run: CohortRun, failures: Sequence[Mapping[str, Any]], *, seconds: float) -> dict[str, Any]:
+    """The report of a run over a cohort.
 
-    peaks = {}
-    if sys.platform != "win32":
-        import resource
+    Args:
+        run: what was done, also where it was interrupted.
+        failures: entries of inputs that stand for no case.
+        seconds: how long it all took.
 
-        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there and in KiB elsewhere
-        peaks["process"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MIB, 1)
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        peaks["gpu"] = round(torch.cuda.max_memory_allocated() / _MIB, 1)
-    return peaks
+    Returns:
+        Versions, settings, an entry for each case, how many are done (in all, and by an earlier run) and failed, how
+        often a case was done again because its worker had died, times, and the most memory that one process used.
+    """
+    cases = [*failures, *run.entries()]
+    failed = sum("error" in entry for entry in cases)
+    return {
+        "versions": versions(),
+        "bundle": str(run.bundle),
+        "cases": cases,
+        "settings": run.settings,
+        "engine": run.engine.name,
+        "workers": run.engine.workers,
+        "seconds_to_load": round(run.seconds_to_load, 3),
+        "done": len(cases) - failed,
+        "resumed": run.resumed,
+        "failed": failed,
+        "retries": run.retries,
+        "seconds": round(seconds, 3),
+        "peak_memory_mib": run.peak_memory_mib() or peak_memory_mib(),
+    }
 
 
 def write_report(report: Mapping[str, Any], folder: Path) -> Path:

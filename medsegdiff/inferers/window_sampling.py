@@ -175,7 +175,7 @@ class WindowSampler:
     def _rows(self, z: torch.Tensor, places: Sequence[_Place]) -> torch.Tensor:
         """The latents (windows * n, features) of windows, those of their draw, from all latents (B * n, features)."""
         n = len(z) // len(self.grids)
-        return torch.cat([z[:n] for b, _ in places]).to(self.device)
+        return torch.cat([z[b * n : (b + 1) * n] for b, _ in places]).to(self.device)
 
     def _blend(self, blended: torch.Tensor, number: int, parts: torch.Tensor) -> None:
         """Add a batch of windows (windows * n, C, *roi) to what they are blended into, (B * n, C, *S')."""

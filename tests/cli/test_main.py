@@ -79,4 +79,4 @@ def test_the_command_runs_as_a_process(tiny_bundle, save_image, tmp_path):
     assert result.stdout == ""
     [line] = result.stderr.strip().splitlines()
     assert line.startswith("error: ") and "nowhere.nii: there is no such file" in line
-    assert sorted(path.name for path in out.iterdir()) == ["case.nii.gz", "report.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["case.nii.gz", "manifest.jsonl", "report.json"]

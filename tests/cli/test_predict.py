@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from medsegdiff.cohort.engine import Event
+from medsegdiff.cohort.manifest import MANIFEST_NAME
 from medsegdiff.data import writer
 from medsegdiff.inferers.predictor import BundlePredictor
 from medsegdiff.methods import RunSpec, build_segmenter, save_weights
@@ -18,7 +20,8 @@ ROTATED = np.array([[0, -1, 0, 10], [0.8, 0, 0.6, -7], [0.6, 0, -0.8, 3], [0, 0,
 
 
 def _names(folder):
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    """What lies in a folder beside the manifest of a run."""
+    return sorted(path.name for path in folder.iterdir() if path.name != MANIFEST_NAME) if folder.exists() else []
 
 
 def _report(folder):
@@ -69,7 +72,8 @@ def test_the_report_tells_what_was_done(predict, save_image, tmp_path, tiny_bund
             "draws": 1,
         }
     ]
-    assert (report["done"], report["failed"]) == (1, 0)
+    assert (report["done"], report["failed"], report["resumed"], report["retries"]) == (1, 0, 0, 0)
+    assert (report["engine"], report["workers"]) == ("in-process", 1)
     assert report["peak_memory_mib"]["process"] > 0
     [case] = report["cases"]
     assert (case["input"], case["status"]) == (str(image), "done")
@@ -198,6 +202,9 @@ BAD_SETTINGS = {
     "weights without specification": (["--weights", "WEIGHTS/lonely.pt"], "lonely.json does not exist"),
     "ensemble and method": (["--ensemble", "--method", "supervised"], "an ensemble takes all weights of the bundle"),
     "no bundle": (["--bundle", "WEIGHTS"], "inference.json does not exist; give the folder of a bundle"),
+    "no such engine": (["--engine", "magic"], "engine 'magic' does not exist; use one of in-process, ray"),
+    "workers in process": (["--workers", 2], "got --workers 2 with the engine in-process, which is one process; add"),
+    "a cluster in process": (["--ray-address", "auto"], "got --ray-address auto with the engine in-process, which is"),
     "output that cannot be made": (["--output", "WEIGHTS/text.pt/out"], "results cannot be written there (Not a dir"),
 }
 
@@ -273,6 +280,72 @@ def test_an_interrupted_run_leaves_a_report_of_what_is_done(predict, save_image,
     assert predict(tmp_path / "in").exit_code != 0
     assert _names(tmp_path / "out") == ["a.nii.gz", "report.json"]
     assert [case["status"] for case in _report(tmp_path / "out")["cases"]] == ["done"]
+
+
+def _times(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.nii.gz")}
+
+
+def test_a_resumed_run_does_what_is_left_and_reports_on_all(predict, save_image, tmp_path):
+    for name in ("a", "c"):
+        save_image(tmp_path / "in" / f"{name}.nii.gz")
+    (tmp_path / "in" / "b.nii.gz").write_text("hello")
+    assert predict(tmp_path / "in", "--resume").exit_code == 2
+    first, times = _report(tmp_path / "out"), _times(tmp_path / "out")
+    save_image(tmp_path / "in" / "b.nii.gz")
+    result = predict(tmp_path / "in", "--resume")
+    assert (result.exit_code, result.stderr) == (0, "resume: 2 of 3 done already; to do: 1 failed before\n")
+    assert {name: time for name, time in _times(tmp_path / "out").items() if name in times} == times
+    report = _report(tmp_path / "out")
+    assert (report["done"], report["failed"], report["resumed"]) == (3, 0, 2)
+    assert [case.get("resumed", False) for case in report["cases"]] == [True, False, True]
+    for before, after in zip(first["cases"], report["cases"], strict=True):
+        assert before["status"] == "failed" or {**before, "resumed": True} == after
+
+
+def test_a_resumed_run_with_other_settings_does_all_again_and_says_so(predict, save_image, tmp_path):
+    save_image(tmp_path / "in" / "a.nii.gz")
+    predict(tmp_path / "in", "--probabilities")
+    before = (tmp_path / "out" / "a_probabilities.nii.gz").read_bytes()
+    result = predict(tmp_path / "in", "--probabilities", "--resume", "--seed", 1)
+    assert result.stderr == "resume: 0 of 1 done already; to do: 1 with other settings\n"
+    assert (tmp_path / "out" / "a_probabilities.nii.gz").read_bytes() != before
+
+
+def test_the_same_settings_said_otherwise_are_the_same(predict, save_image, tmp_path):
+    save_image(tmp_path / "in" / "a.nii.gz")
+    predict(tmp_path / "in")
+    result = predict(tmp_path / "in", "--resume", "--steps", 2, "--seed", 0)
+    assert result.stderr == "resume: 1 of 1 done already; to do: none\n"
+
+
+class DefectiveEngine:
+    name, workers = "defective", 1
+    closed = False
+
+    def start(self, most):
+        weights = {"weights": str(self.weights), "method": "recycling", "sampler": "ddpm"}
+        return {"members": [weights], "seed": 0}
+
+    def work(self, cases):
+        yield Event(cases[0], "started", "host:1")
+        details = {"error": "a.nii.gz: ZeroDivisionError: …", "traceback": "Traceback:\n  line 1"}
+        yield Event(cases[0], "failed", "host:1", details=details)
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_defect_on_a_worker_is_shown_and_is_another_exit_code(
+    predict, save_image, tmp_path, tiny_bundle, monkeypatch
+):
+    engine = DefectiveEngine()
+    engine.weights = tiny_bundle / "models" / "model.pt"
+    monkeypatch.setattr("medsegdiff.cli.predict._make_engine", lambda *args, **options: engine)
+    result = predict(save_image(tmp_path / "a.nii.gz"))
+    assert result.exit_code == 1 and engine.closed
+    assert result.stderr == "Traceback:\n  line 1\nerror: a.nii.gz: ZeroDivisionError: …\n"
+    assert _report(tmp_path / "out")["cases"][0]["traceback"] == "Traceback:\n  line 1"
 
 
 def test_files_of_one_name_get_their_folders_names(predict, save_image, tmp_path):

@@ -230,7 +230,9 @@ class TestWhatMakesNoDifference:
         plan = plan_of(caplog, tight, image, segmenter, cases=["a"])
         assert plan.conditions == "again" or (average, draws_per_batch) == ("probabilities", 3)
         assert not plan.keep_noise and plan.windows_per_batch == plan.draws_per_batch == 1
+        segmenter.denoiser.calls.clear()
         same(tight.sample(image, segmenter, cases=["a"]), kept, atol=1e-5, rtol=1e-5)
+        assert {len(call["x_t"]) for call in segmenter.denoiser.calls} == {1}
 
     @both_dims
     @each_average

@@ -88,6 +88,12 @@ class TestSlices:
                 torch.testing.assert_close(result.probabilities[b].select(axis, k), one.probabilities[0])
                 torch.testing.assert_close(result.variance[b].select(axis, k), one.variance[0])
 
+    def test_as_many_slices_go_at_once_as_go_without_windows(self, make_segmenter):
+        segmenter, seen = make_segmenter(spatial_dims=2), []
+        segmenter.encode = lambda windows: seen.append(len(windows)) or windows
+        WindowAveragedInferer(-1, sw_batch_size=1).sample(volume(), SlicewiseSegmenter(segmenter, slices_per_batch=3))
+        assert seen == [3, 3] * 3
+
     def test_one_number_serves_all_axes(self, make_segmenter):
         network = SlicewiseSegmenter(make_segmenter(spatial_dims=2))
         one, each = (

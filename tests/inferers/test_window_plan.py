@@ -94,6 +94,14 @@ def test_windows_are_given_up_before_draws_and_both_before_conditions(task):
     assert {("kept", 4, 5), ("kept", 4, 1), ("kept", 1, 1), ("again", 1, 1)} <= set(seen)
 
 
+def test_mean_and_squares_wait_while_later_groups_are_sampled(task, make_segmenter):
+    one, two = (
+        plan(replace(task, segmenter=make_segmenter(spatial_dims=2, draws=draws, draws_per_batch=2))).needed[CPU]
+        for draws in (2, 4)
+    )
+    assert two - one == 2 * 3 * 100 * 4  # of three classes
+
+
 def test_comparing_labels_takes_memory(task):
     compared = plan(replace(task, compares_labels=True), cpu=10**9).needed[CPU]
     assert compared - plan(task, cpu=10**9).needed[CPU] == 1.25 * 4 * 100 * 4

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from medsegdiff.cohort.case import Case, name_cases, segment_case
+from medsegdiff.errors import DataError
+
+KINDS = ("label", "probabilities", "entropy", "variance")
+AFFINE = np.diag([2.0, 1.0, 1.0, 1.0])
+
+
+def _predictor(variance=None, error=None):
+    label = np.zeros((4, 3, 2), np.uint8)
+    label[0] = 1
+
+    def predict(path):
+        if error is not None:
+            raise error
+        probabilities = np.stack([1 - label, label]).astype(np.float32)
+        return SimpleNamespace(
+            label=label,
+            probabilities=probabilities,
+            entropy=probabilities[0],
+            variance=variance,
+            affine=AFFINE,
+            stage_seconds={"sample": 1.23456},
+            steps=(5, 4),
+        )
+
+    return SimpleNamespace(predict=predict, class_names=["background", "organ"])
+
+
+def test_results_are_called_after_the_case_and_of_the_kind_of_its_image(tmp_path):
+    volume, picture = (Case("n", Path(f"a/x.{suffix}"), tmp_path, KINDS) for suffix in ("mha", "PNG"))
+    assert [path.name for path in volume.output_paths().values()] == [
+        *("n.nii.gz", "n_probabilities.nii.gz", "n_entropy.nii.gz", "n_variance.nii.gz"),
+    ]
+    assert [path.name for path in picture.output_paths().values()] == [
+        *("n.png", "n_probabilities.tif", "n_entropy.tif", "n_variance.tif"),
+    ]
+
+
+def test_an_absolute_case_is_the_same_in_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Case("n", Path("a.nii"), Path("out")).absolute() == Case("n", tmp_path / "a.nii", tmp_path / "out")
+
+
+def test_cases_are_named_by_their_files_and_folders(tmp_path):
+    paths = [Path("p/t1.nii"), Path("q/t1.nii"), Path("q/t2.nii")]
+    assert [case.name for case in name_cases(paths, tmp_path)] == ["p_t1", "q_t1", "t2"]
+
+
+@pytest.mark.parametrize("kinds", [("label", "entropy"), ("label",)], ids="+".join)
+def test_results_that_would_replace_each_other_are_refused(tmp_path, kinds):
+    paths = [Path("a.nii"), Path("a_entropy.nii")]
+    if kinds == ("label",):
+        assert len(name_cases(paths, tmp_path, kinds=kinds)) == 2
+        return
+    with pytest.raises(DataError, match=r"a result of a_entropy.nii would replace a result of a.nii"):
+        name_cases(paths, tmp_path, kinds=kinds)
+
+
+@pytest.mark.parametrize("draws", [1, 2])
+def test_all_results_are_written_but_the_variance_of_one_draw(tmp_path, draws):
+    variance = None if draws == 1 else np.full((4, 3, 2), 0.1, np.float32)
+    case = Case("n", tmp_path / "x.mha", tmp_path / "out", KINDS)
+    entry = segment_case(_predictor(variance), case)
+    kinds = KINDS[:3] if draws == 1 else KINDS
+    assert entry["status"] == "done"
+    assert entry["outputs"] == {kind: case.output_paths()[kind].name for kind in kinds}
+    assert sorted(os.listdir(case.folder)) == sorted(entry["outputs"].values())
+    assert entry["steps"] == [5, 4]
+    assert entry["volumes"] == {"organ": {"voxels": 6, "ml": 0.012}}
+    assert list(entry["stage_seconds"]) == ["sample", "write"] and entry["stage_seconds"]["sample"] == 1.235
+    assert nibabel.load(case.output_paths()["probabilities"]).shape == (4, 3, 2, 2)
+    np.testing.assert_array_equal(nibabel.load(case.output_paths()["label"]).affine, AFFINE)
+
+
+def test_only_the_results_that_are_asked_for_are_made(tmp_path):
+    """Probabilities on the grid of the image may be made on access, at the cost of much memory."""
+
+    class Lazy(SimpleNamespace):
+        @property
+        def probabilities(self):
+            raise AssertionError
+
+    predictor = _predictor()
+    result = predictor.predict(tmp_path)
+    fields = {name: value for name, value in vars(result).items() if name != "probabilities"}
+    predictor.predict = lambda path: Lazy(**fields)
+    assert segment_case(predictor, Case("n", tmp_path / "x.mha", tmp_path / "out"))["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (DataError("x.mha:\n no image"), "x.mha: no image"),
+        (torch.cuda.OutOfMemoryError(), "x.mha: the memory does not suffice for this image; try"),
+        (MemoryError(), "x.mha: the memory does not suffice for this image; try"),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), "x.mha: the memory does not suffice"),
+    ],
+    ids=["user error", "GPU", "python", "CPU"],
+)
+def test_what_a_user_can_mend_is_a_failure_in_one_line(tmp_path, error, message):
+    entry = segment_case(_predictor(error=error), Case("n", Path("x.mha"), tmp_path))
+    assert entry["status"] == "failed" and entry["error"].startswith(message) and "\n" not in entry["error"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_defect_is_raised(tmp_path):
+    with pytest.raises(RuntimeError, match="index"):
+        segment_case(_predictor(error=RuntimeError("index out of range")), Case("n", Path("x.mha"), tmp_path))
