@@ -203,7 +203,8 @@ def _all_spoilt(source, tmp_path):
         (_all_spoilt, "got no sound pair and 8 misfits"),
     ],
 )
-def test_a_source_that_is_wrong_is_one_line_and_code_2(source, tmp_path, capsys, spoil, message):
+def test_a_source_that_is_wrong_is_one_line_and_code_2(source, tmp_path, capsys, caplog, spoil, message):
+    caplog.set_level("WARNING", logger="data_prep")  # progress that another test's logging would print
     output = tmp_path / "out"
     assert main([str(spoil(source, tmp_path)), "--output", str(output), "--workers", "1"]) == 2
     error = capsys.readouterr().err
