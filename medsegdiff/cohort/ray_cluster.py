@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from medsegdiff.cohort.resources import cores_each, default_workers, gpus_each
-from medsegdiff.errors import SpecError, one_line
+from medsegdiff.errors import SpecError
 
 _LOCAL = "local"
 _SECONDS_TO_ANSWER = 10.0
 # Only reports of a few kilobytes pass through Ray: the memory is for the networks.
 _OBJECT_STORE_BYTES = 100 * 1024**2
 # Unless the user says otherwise, Ray sends no statistics home, gives workers the priority of this process, leaves
-# `CUDA_VISIBLE_DEVICES` alone where no GPU is asked for, and does not write on standard output that a worker died,
-# which the engine says itself.
+# `CUDA_VISIBLE_DEVICES` alone where no GPU is asked for, and does not write on standard output what died, and how,
+# which is in its logs: the engine says what that means.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|Raylet is terminated",
 }
 
 
@@ -133,9 +133,10 @@ class RayCluster:
             _knock(options["address"])
             self._ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
         except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+            reason = next(reversed(str(error).strip().splitlines()), type(error).__name__)
             msg = (
-                f"Ray at {self._address!r} does not answer ({one_line(error)}); start a cluster by ray start --head, "
-                "or leave out --ray-address and RAY_ADDRESS for a local one"
+                f"Ray at {self._address!r} does not answer ({reason.strip()}); start a cluster by ray start --head, "
+                "give RAY_AUTH_TOKEN where it asks for one, or leave out --ray-address and RAY_ADDRESS for a local one"
             )
             raise SpecError(msg) from error
         self._ours = True
