@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from medsegdiff.losses.segmentation import RegressionLoss, SegmentationLoss
-from medsegdiff.methods import get_method
+from medsegdiff.methods import RunSpec, get_method
 from medsegdiff.networks.prediction import build_prediction
 
 
 def method_loss(
-    method: str,
+    spec: RunSpec,
     *,
     pixel_term: str = "cross_entropy",
     pixel_weight: float = 20.0,
     dice_weight: float = 1.0,
     reduction: str = "mean",
 ) -> SegmentationLoss | RegressionLoss:
-    """The loss of a method, so that one configuration serves all of them.
+    """The loss of a run, so that one configuration serves all methods.
 
     Args:
-        method: name of the method.
+        spec: of the run.
         pixel_term: of `SegmentationLoss`, for networks that give logits of classes.
         pixel_weight: likewise.
         dice_weight: likewise.
@@ -29,4 +29,5 @@ def method_loss(
     """
     classes = SegmentationLoss(pixel_term=pixel_term, pixel_weight=pixel_weight, dice_weight=dice_weight)
     regression = RegressionLoss(reduction=reduction)
-    return classes if build_prediction(get_method(method).prediction).classifies else regression
+    prediction = build_prediction(**get_method(spec.method).prediction_for(spec.size, spec.prediction_options))
+    return classes if prediction.classifies else regression

@@ -48,7 +48,7 @@ def build_segmenter(
     segmenter = DiffusionSegmenter(
         _lay_out(denoiser),
         codec=codec,
-        prediction=build_prediction(method.prediction, **{**method.prediction_options, **spec.prediction_options}),
+        prediction=build_prediction(**method.prediction_for(spec.size, spec.prediction_options)),
         schedule=schedule,
         sampler=spec.sampler,
         sampler_options=spec.sampler_options,

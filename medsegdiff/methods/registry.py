@@ -30,6 +30,7 @@ class Method:
         prediction: "logits", "tanh", "epsilon" or "v".
         time_sampler: how training draws t, "importance" or "uniform".
         prediction_options: see `medsegdiff.networks.prediction.build_prediction`.
+        size_predictions: name and settings of the prediction in place of those, for sizes that train better by another.
         steps: number of visited time steps that its paper samples in; a run may choose another.
         draws: number of segmentations that its paper averages.
         sampler: the sampler of its paper.
@@ -47,6 +48,7 @@ class Method:
     prediction: str = "logits"
     time_sampler: str = "importance"
     prediction_options: dict[str, Any] = field(default_factory=dict)
+    size_predictions: dict[str, dict[str, Any]] = field(default_factory=dict)
     steps: int = 5
     draws: int = 1
     sampler: str = "ddpm"
@@ -56,6 +58,20 @@ class Method:
     def schedule_for(self, task: str) -> dict[str, Any] | None:
         """Name and settings of the noise schedule of a task; None for a supervised method."""
         return self.task_schedules.get(task, self.schedule)
+
+    def prediction_for(self, size: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Name and settings of the prediction of a size.
+
+        Args:
+            size: of the network, "small" or "paper".
+            options: settings in place of the method's; with the `name` of another kind, all settings are that kind's.
+        """
+        own = {"name": self.prediction, **self.prediction_options}
+        own = self.size_predictions.get(size, own)
+        options = options or {}
+        if options.get("name", own["name"]) != own["name"]:
+            return dict(options)
+        return {**own, **options}
 
     def steps_for(self, task: str, schedule: Mapping[str, Any] | None = None) -> int:
         """The number of steps of its paper, or T where a schedule has fewer.

@@ -33,8 +33,8 @@ class RunSpec:
         roi_size: spatial size that the network is trained at.
         options: further options of the method's network, such as `{"transformer": False}`.
         schedule: name and settings of a noise schedule in place of the method's own.
-        prediction_options: settings of the prediction's kind in place of the method's own, such as `{"clip_x_0": True}`
-            for networks that predict the noise, when they sample in few steps.
+        prediction_options: what the network predicts, and settings of it, in place of the method's own: such as
+            `{"name": "epsilon"}`, or `{"clip_x_0": True}` for networks that predict the noise and sample in few steps.
         sampler: "ddpm", "ddim" or "dpm_solver++".
         sampler_options: further options of the sampler.
         steps: number of visited time steps.

@@ -38,7 +38,7 @@ def test_settings_of_the_specification_reach_the_segmenter(make_spec):
 @pytest.mark.parametrize("clip", [False, True])
 def test_a_run_may_clip_what_follows_from_the_noise(make_spec, clip):
     options = {"channels": [8, 8], "num_res_blocks": 1, "num_rrdbs": 1, "rrdb_channels": 8, "rrdb_growth": 4}
-    spec = make_spec(method="segdiff", options=options, prediction_options={"clip_x_0": clip})
+    spec = make_spec(method="segdiff", options=options, prediction_options={"name": "epsilon", "clip_x_0": clip})
     segmenter = build_segmenter(spec)
     x_t, condition = torch.full((1, 3, 8, 6), 30.0), segmenter.encode(torch.zeros(1, 2, 8, 6))
     with torch.no_grad():  # fresh, it predicts no noise at all

@@ -22,6 +22,20 @@ def test_the_methods_of_the_recycling_paper_are_there():
         assert (method.codec, method.prediction) == ("one_hot", "logits")
 
 
+def test_settings_of_another_kind_of_prediction_take_nothing_over():
+    method = dataclasses.replace(
+        get_method("diffusion"),
+        prediction="epsilon",
+        prediction_options={"clip_x_0": True},
+        size_predictions={"small": {"name": "v"}},
+    )
+    assert method.prediction_for("paper") == {"name": "epsilon", "clip_x_0": True}
+    assert method.prediction_for("paper", {"clip_x_0": False}) == {"name": "epsilon", "clip_x_0": False}
+    assert method.prediction_for("small") == {"name": "v"}
+    assert method.prediction_for("small", {"clip_x_0": False}) == {"name": "v", "clip_x_0": False}
+    assert method.prediction_for("paper", {"name": "logits"}) == {"name": "logits"}
+
+
 def test_a_method_of_one_s_own_can_be_added_once(monkeypatch):
     monkeypatch.setattr("medsegdiff.methods.registry.METHODS", dict(METHODS))
     own = dataclasses.replace(get_method("diffusion"), name="own", time_sampler="uniform")

@@ -18,6 +18,7 @@ from medsegdiff.methods.segdiff import count_levels, levels_with_sides
 from medsegdiff.networks.export import TraceableSampler
 from medsegdiff.networks.nets.image_encoders import RRDBEncoder
 from medsegdiff.networks.nets.segdiff_unet import SegDiffUNet
+from medsegdiff.networks.prediction import EpsilonPrediction, VPrediction
 from medsegdiff.networks.schedulers import build_schedule
 from medsegdiff.networks.segmenter import DiffusionSegmenter, SegmenterStep
 from tests.networks.nets.contract import awakened
@@ -83,6 +84,15 @@ class TestMethod:
         assert (METHOD.steps, METHOD.draws, METHOD.sampler, METHOD.sampler_options) == (100, 30, "ddpm", {})
         assert METHOD.prediction_options == {"clip_x_0": False}
 
+    def test_small_networks_predict_v_unless_the_noise_is_asked_for(self, segdiff_spec):
+        small = build_segmenter(segdiff_spec()).prediction
+        assert isinstance(small, VPrediction)
+        assert small.clip_x_0
+        noise = build_segmenter(segdiff_spec(prediction_options={"name": "epsilon"})).prediction
+        assert isinstance(noise, EpsilonPrediction)
+        assert not noise.clip_x_0
+        assert METHOD.prediction_for("paper") == {"name": "epsilon", "clip_x_0": False}
+
     def test_other_methods_keep_their_way_of_sampling(self):
         recycling = METHODS["recycling"]
         assert (recycling.steps, recycling.draws, recycling.sampler, recycling.sampler_options) == (5, 1, "ddpm", {})
@@ -95,7 +105,7 @@ class TestMethod:
         assert probabilities.shape == (1, classes, 8, 6)
 
     def test_an_untrained_network_makes_the_loss_of_the_noise_itself(self, segdiff_spec):
-        segmenter = build_segmenter(segdiff_spec())
+        segmenter = build_segmenter(segdiff_spec(prediction_options={"name": "epsilon"}))
         label = torch.randint(3, (2, 1, *SIZE[:2]))
         x_0, t = segmenter.codec.encode(label), torch.tensor([3, 99])
         step = get_strategy(METHOD.strategy)(
