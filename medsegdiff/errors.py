@@ -54,6 +54,18 @@ def check_options(
             raise SpecError(msg)
 
 
+def check_at_least(least: int, **settings: int | None) -> None:
+    """Make sure that counts are not too small; None is a setting that was not given.
+
+    Raises:
+        SpecError: one of the settings, which are given by their names, is below `least`.
+    """
+    for name, value in settings.items():
+        if value is not None and value < least:
+            msg = f"{name} is {value}; give at least {least}"
+            raise SpecError(msg)
+
+
 def find_user_error(error: BaseException | None) -> MedSegDiffError | None:
     """Return the user error behind `error`, following causes and contexts, or None when there is none."""
     seen: set[int] = set()

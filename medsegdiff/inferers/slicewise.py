@@ -11,7 +11,7 @@ from torch import nn
 
 from medsegdiff.data.metadata import like_inputs
 from medsegdiff.data.slices import check_axis
-from medsegdiff.errors import DataError, SpecError
+from medsegdiff.errors import DataError, SpecError, check_at_least
 from medsegdiff.inferers.ensemble import EnsembleSegmenter
 from medsegdiff.networks.segmenter import DiffusionSegmenter, Segmentation, StepCallback, check_cases
 
@@ -55,9 +55,7 @@ class SlicewiseSegmenter(nn.Module):
                 "give one of 2, or use this one itself"
             )
             raise SpecError(msg)
-        if slices_per_batch < 1:
-            msg = f"slices_per_batch is {slices_per_batch}; give at least 1"
-            raise SpecError(msg)
+        check_at_least(1, slices_per_batch=slices_per_batch)
         self.segmenter = segmenter
         self.axis = axis
         self.slices_per_batch = slices_per_batch

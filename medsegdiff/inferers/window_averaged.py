@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from monai.inferers import Inferer
 
-from medsegdiff.errors import SpecError
+from medsegdiff.errors import SpecError, check_at_least
 from medsegdiff.inferers.base import Sampling, unwrapped
 from medsegdiff.inferers.byte_budget import ByteBudget, parse_bytes
 from medsegdiff.inferers.early_stop import StopWhenUnchanged
@@ -86,9 +86,7 @@ class WindowAveragedInferer(Sampling, Inferer):
         if foreground is not None and skip != "foreground":
             msg = "got a foreground, but windows are not skipped; give skip='foreground' too, or leave it out"
             raise SpecError(msg)
-        if sw_batch_size < 1:
-            msg = f"sw_batch_size is {sw_batch_size}; give at least 1"
-            raise SpecError(msg)
+        check_at_least(1, sw_batch_size=sw_batch_size)
         if stop_when_unchanged is not None:
             StopWhenUnchanged(stop_when_unchanged)  # says what is wrong with the share, if anything is
         check_overlap(overlap)

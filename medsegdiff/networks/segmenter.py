@@ -11,7 +11,7 @@ from torch import nn
 
 from medsegdiff.data.metadata import like_inputs
 from medsegdiff.data.noise import SamplingNoise
-from medsegdiff.errors import DataError, SpecError, check_options
+from medsegdiff.errors import DataError, SpecError, check_at_least, check_options
 from medsegdiff.networks.blocks.autocast import autocast
 from medsegdiff.networks.codec import MaskCodec
 from medsegdiff.networks.moments import RunningMoments
@@ -116,10 +116,7 @@ class DiffusionSegmenter(nn.Module):
             _check_sampler(sampler or self.sampler, sampler_options or {})
         if steps is not None and self.schedule is not None:
             self.schedule.timesteps(steps)
-        for name, value in (("draws", draws), ("draws_per_batch", draws_per_batch)):
-            if value is not None and value < 1:
-                msg = f"{name} is {value}; give at least 1"
-                raise SpecError(msg)
+        check_at_least(1, draws=draws, draws_per_batch=draws_per_batch)
         self.sampler = self.sampler if sampler is None else sampler
         self.sampler_options = self.sampler_options if sampler_options is None else dict(sampler_options)
         self.steps = self.steps if steps is None else steps

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from medsegdiff.errors import SpecError
+from medsegdiff.errors import SpecError, check_at_least
 from medsegdiff.networks.blocks.big_residual import BigResidualBlock
 from medsegdiff.networks.blocks.checkpointing import call
 from medsegdiff.networks.blocks.fir import FIRStridedConv
@@ -80,9 +80,8 @@ class CDALGenerator(Denoiser):
     ) -> None:
         super().__init__()
         depths = level_depths(spatial_dims, channels, num_res_blocks, least=1, attention_levels=attention_levels)
-        if latent_dim < 1:
-            msg = f"latent_dim is {latent_dim}; give at least 1, or latent=False for a network without latent"
-            raise SpecError(msg)
+        check_at_least(1, latent_dim=latent_dim, style_dim=style_dim)
+        check_at_least(0, encoder_blocks=encoder_blocks, mapping_layers=mapping_layers)
         self.spatial_dims = spatial_dims
         self.image_channels = image_channels
         self.mask_channels = mask_channels

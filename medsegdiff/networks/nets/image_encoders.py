@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from medsegdiff.errors import SpecError
+from medsegdiff.errors import SpecError, check_at_least
 from medsegdiff.networks.blocks.checkpointing import call
 from medsegdiff.networks.blocks.layers import make_conv, trained_right
 from medsegdiff.networks.blocks.padding import crop_to, pad_at_end, padding_to_multiple
@@ -112,9 +112,7 @@ def make_image_encoder(
         raise SpecError(msg)
     if name == "monai_basic_unet":
         return BasicUNetEncoder(spatial_dims, in_channels, out_channels, gradient_checkpointing=gradient_checkpointing)
-    if num_rrdbs < 1:
-        msg = f"num_rrdbs is {num_rrdbs}; give at least 1 block"
-        raise SpecError(msg)
+    check_at_least(1, num_rrdbs=num_rrdbs, rrdb_channels=rrdb_channels, rrdb_growth=rrdb_growth)
     return RRDBEncoder(
         spatial_dims,
         in_channels,

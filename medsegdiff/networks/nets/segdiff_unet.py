@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from medsegdiff.errors import SpecError
+from medsegdiff.errors import SpecError, check_at_least
 from medsegdiff.networks.blocks.attention import AttentionBlock
 from medsegdiff.networks.blocks.checkpointing import call
 from medsegdiff.networks.blocks.group_norm import make_group_norm
@@ -90,6 +90,7 @@ class SegDiffUNet(Denoiser):
     ) -> None:
         super().__init__()
         depths = level_depths(spatial_dims, channels, num_res_blocks, least=1, attention_levels=attention_levels)
+        check_at_least(1, time_dim=time_dim, num_heads=num_heads, min_group_size=min_group_size)
         _check_condition(condition, mask_channels, len(channels))
         self.spatial_dims = spatial_dims
         self.image_channels = image_channels

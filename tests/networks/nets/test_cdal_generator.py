@@ -173,7 +173,10 @@ def test_a_single_level_is_a_network_too():
         ({"num_res_blocks": (1, 1)}, "num_res_blocks has 2 entries for 3 levels of channels; give one per level"),
         ({"num_res_blocks": 0}, "num_res_blocks is .* give 1 or more blocks"),
         ({"attention_levels": (1, 3)}, r"attention_levels holds \[3\]; the levels of this network are 0 to 2"),
-        ({"latent_dim": 0}, "latent_dim is 0; give at least 1, or latent=False"),
+        ({"latent_dim": 0}, "latent_dim is 0; give at least 1"),
+        ({"style_dim": 0}, "style_dim is 0; give at least 1"),
+        ({"encoder_blocks": -1}, "encoder_blocks is -1; give at least 0"),
+        ({"mapping_layers": -1}, "mapping_layers is -1; give at least 0"),
         ({"channels": (7, 8, 8)}, "must be even, got 7"),
     ],
 )
