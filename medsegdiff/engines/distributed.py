@@ -61,10 +61,13 @@ def start_processes(device: str | torch.device) -> None:
 def distribute(network: nn.Module, device: str | torch.device) -> DistributedDataParallel:
     """`network` on `device`, its gradients averaged over all processes.
 
-    Every parameter must take part in every step, which is so for all networks of this package.
+    Every parameter must take part in every step, and buffers must be constants, which are not sent around at every
+    step: both is so for all networks of this package.
     """
     device = torch.device(device)
-    return DistributedDataParallel(network.to(device), device_ids=[device] if device.type == "cuda" else None)
+    return DistributedDataParallel(
+        network.to(device), device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+    )
 
 
 def stop_processes() -> None:

@@ -199,15 +199,20 @@ def test_the_command_refuses_an_unknown_method(repository, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(repository, bundle, run_bundle, tmp_path, tiny, phantom_cache):
+@pytest.mark.parametrize("method", ["recycling", "cdal"])
+def test_two_processes_train_as_one(repository, bundle, run_bundle, tmp_path, tiny_for, phantom_cache, method):
     # Plain gradient descent: Adam makes steps of full size from gradients that are nothing but rounding.
     overrides = {
-        **tiny,
+        **tiny_for(method),
+        "method": method,
         "datalists#num_phantoms": 21,  # 15 for training, which divide neither by the processes nor by the batch
         "epochs": 2,
         "patience": 3,
         "optimizer": {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 0.01},
     }
+    if method == "cdal":
+        overrides["adversarial"]["discriminator"] |= {"stddev_group": 1}
+        overrides["adversarial"]["discriminator_learning_rate"] = 1e-6  # of Adam, see above
     config = tmp_path / "tiny.json"
     config.write_text(json.dumps({key: value for key, value in overrides.items() if key != "device"}))
     files = [bundle / "train.json", bundle / "configs" / "multi_gpu_train.json", config]
@@ -222,10 +227,10 @@ def test_two_processes_train_as_one(repository, bundle, run_bundle, tmp_path, ti
     run_bundle(bundle / "train.json", **overrides, batch_size=4, ckpt_dir=str(tmp_path / "one"))
 
     one, two = (
-        torch.load(tmp_path / n / "recycling-small" / "checkpoint.pt", weights_only=True) for n in ("one", "two")
+        torch.load(tmp_path / n / f"{method}-small" / "checkpoint.pt", weights_only=True) for n in ("one", "two")
     )
     assert (one["epoch"], one["iteration"]) == (two["epoch"], two["iteration"]) == (2, 6)
-    for name in ("network", "ema", "time_sampler"):
+    for name in ("network", "ema", "time_sampler" if method == "recycling" else "discriminator"):
         for key, value in one["objects"][name].items():
             torch.testing.assert_close(two["objects"][name][key], value, rtol=1e-5, atol=1e-6)
     assert two["objects"]["validation"]["best"] == pytest.approx(one["objects"]["validation"]["best"], abs=1e-4)

@@ -26,10 +26,7 @@ class _FIR(nn.Module):
         self.register_buffer("kernel", kernel[None, None], persistent=False)  # (1, 1, *4)
 
     def weight(self, x: torch.Tensor) -> torch.Tensor:
-        """One kernel for each channel of x (B, C, *S), in its dtype: (C, 1, *4).
-
-        A copy: DDP writes into buffers at every forward pass, and a discriminator takes two before its backward pass.
-        """
+        """One kernel for each channel of x (B, C, *S), in its dtype: (C, 1, *4)."""
         return self.kernel.to(x.dtype).repeat(x.shape[1], *(1,) * (self.kernel.ndim - 1))
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from medsegdiff.errors import SpecError
+from medsegdiff.errors import SpecError, check_at_least
 from medsegdiff.networks.blocks.fir import FIRDownsample
 from medsegdiff.networks.blocks.glorot import glorot
 from medsegdiff.networks.blocks.layers import make_conv
@@ -34,6 +34,8 @@ class CDALDiscriminator(nn.Module):
         time_dim: features of the time embedding, even.
         normal_init: start all convolutions from a normal distribution of deviation .02, also those that else start at
             zero, as the release does for its large discriminator.
+        stddev_group: samples, of those of one process, whose differences are shown to the last convolution, see
+            `MinibatchStddev`; 1 for none, with which several processes train as one.
 
     Raises:
         SpecError: the settings contradict each other.
@@ -48,6 +50,7 @@ class CDALDiscriminator(nn.Module):
         downsample: Sequence[bool] | None = None,
         time_dim: int = 256,
         normal_init: bool = True,
+        stddev_group: int = 4,
     ) -> None:
         super().__init__()
         halves = [True] * (len(channels) - 1) if downsample is None else list(downsample)
@@ -63,7 +66,8 @@ class CDALDiscriminator(nn.Module):
             _Block(spatial_dims, narrow, wide, time_dim, downsample=half)
             for (narrow, wide), half in zip(pairwise(channels), halves, strict=True)
         )
-        self.stddev = MinibatchStddev()
+        check_at_least(1, stddev_group=stddev_group)
+        self.stddev = MinibatchStddev(stddev_group)
         self.last = glorot(make_conv(spatial_dims, channels[-1] + 1, channels[-1], 3))
         self.head = glorot(nn.Linear(channels[-1], 1))
         if normal_init:
