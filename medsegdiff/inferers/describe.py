@@ -21,6 +21,7 @@ def describe_members(network: Segmenter, weights: str | Sequence[str]) -> list[d
         entry: dict[str, Any] = {"weights": str(file), "method": spec.method, "size": spec.size}
         if not member.supervised:
             entry |= {"sampler": member.sampler, "steps": member.steps, "draws": member.draws}
+            entry |= {"sampler_options": member.sampler_options} if member.sampler_options else {}
         entries.append(entry)
     return entries
 

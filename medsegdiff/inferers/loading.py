@@ -22,6 +22,8 @@ def load_network(
     weights: Weights | Sequence[Weights],
     *,
     sampler: str | None = None,
+    sampler_options: dict[str, Any] | None = None,
+    clip_x_0: bool | None = None,
     steps: int | None = None,
     draws: int | None = None,
     fusion: str | None = None,
@@ -38,6 +40,8 @@ def load_network(
     Args:
         weights: a file that `save_weights` wrote, or several, such as those of different methods or of folds.
         sampler: in place of the one that the weights were validated with.
+        sampler_options: of the sampler, such as `{"eta": 0.5}`, in place of those; another sampler starts from none.
+        clip_x_0: see `DiffusionSegmenter.set_sampling`; None for what the weights were trained with.
         steps: in place of those they were validated with.
         draws: how many segmentations to average.
         fusion: how the ensemble answers, see `EnsembleSegmenter`: "mean" (also None), "majority" or "staple". The last
@@ -76,7 +80,9 @@ def load_network(
     members: list[Any] = []
     for file in files:
         member: Segmenter = load_segmenter(file, seed=seed, amp=amp, device=device, **wanted)
-        member.set_sampling(sampler=sampler, steps=steps, draws=draws)
+        member.set_sampling(
+            sampler=sampler, sampler_options=sampler_options, clip_x_0=clip_x_0, steps=steps, draws=draws
+        )
         if spatial_dims is not None:
             member = for_images_of(member, spatial_dims, slices_per_batch=slices_per_batch)
         members.append(member.eval())

@@ -42,6 +42,18 @@ class Prediction(ABC):
         """What a squared loss compares with `target`: the output (B, C, *S), through tanh where x_0 is."""
         return output
 
+    def clipped(self, clip_x_0: bool) -> Prediction:
+        """The same reading, whose x_0 is clipped to [-1, 1] or is not.
+
+        Raises:
+            SpecError: x_0 lies in this range by itself.
+        """
+        msg = (
+            f"clip_x_0 is {clip_x_0}, but what this network predicts lies between -1 and 1 by itself; "
+            "leave clip_x_0 out, it is for networks that predict the noise or v"
+        )
+        raise SpecError(msg)
+
 
 class LogitsPrediction(Prediction):
     """Logits of x_0: `2 softmax - 1` over classes, or `2 sigmoid - 1` for a single channel (Fu et al. 2023)."""
@@ -72,8 +84,8 @@ class TanhPrediction(Prediction):
         return output.float().tanh()
 
 
-class EpsilonPrediction(Prediction):
-    """The noise in x_t (Ho et al. 2020; Amit et al. 2021).
+class _MixedPrediction(Prediction):
+    """What mixes x_0 and noise, so that x_0 may come out of its range.
 
     Args:
         clip_x_0: clip the x_0 that follows from it to [-1, 1]; SegDiff does not.
@@ -83,6 +95,13 @@ class EpsilonPrediction(Prediction):
 
     def __init__(self, *, clip_x_0: bool = False) -> None:
         self.clip_x_0 = clip_x_0
+
+    def clipped(self, clip_x_0: bool) -> Prediction:
+        return type(self)(clip_x_0=clip_x_0)
+
+
+class EpsilonPrediction(_MixedPrediction):
+    """The noise in x_t (Ho et al. 2020; Amit et al. 2021)."""
 
     def to_x_0(
         self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None
@@ -97,13 +116,8 @@ class EpsilonPrediction(Prediction):
         return noise
 
 
-class VPrediction(Prediction):
+class VPrediction(_MixedPrediction):
     """v = sqrt(abar) noise - sqrt(1 - abar) x_0 (Salimans & Ho 2022, section 4)."""
-
-    needs_schedule = True
-
-    def __init__(self, *, clip_x_0: bool = False) -> None:
-        self.clip_x_0 = clip_x_0
 
     def to_x_0(
         self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, schedule: NoiseSchedule | None

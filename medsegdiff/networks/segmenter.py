@@ -12,6 +12,7 @@ from torch import nn
 from medsegdiff.data.metadata import like_inputs
 from medsegdiff.data.noise import SamplingNoise
 from medsegdiff.errors import DataError, SpecError, check_at_least, check_options
+from medsegdiff.flags import as_bool
 from medsegdiff.networks.blocks.autocast import autocast
 from medsegdiff.networks.codec import MaskCodec
 from medsegdiff.networks.moments import RunningMoments
@@ -99,6 +100,7 @@ class DiffusionSegmenter(nn.Module):
         *,
         sampler: str | None = None,
         sampler_options: dict[str, float | str] | None = None,
+        clip_x_0: bool | None = None,
         steps: int | None = None,
         draws: int | None = None,
         draws_per_batch: int | None = None,
@@ -106,9 +108,12 @@ class DiffusionSegmenter(nn.Module):
     ) -> None:
         """Change how later calls sample; what is None stays. A supervised network checks and keeps, but ignores them.
 
+        `clip_x_0` is for networks that predict the noise or v: whether the x_0 that follows is clipped to [-1, 1],
+        without which few steps leave noise behind.
+
         Raises:
             SpecError: an unknown sampler or option of it, a number of steps that the schedule does not have, fewer than
-                one draw; nothing is changed then.
+                one draw, nothing that could be clipped; nothing is changed then.
         """
         if sampler is not None and sampler_options is None and sampler != self.sampler:
             sampler_options = {}  # options of one sampler mean nothing to another
@@ -117,6 +122,8 @@ class DiffusionSegmenter(nn.Module):
         if steps is not None and self.schedule is not None:
             self.schedule.timesteps(steps)
         check_at_least(1, draws=draws, draws_per_batch=draws_per_batch)
+        if clip_x_0 is not None and not self.supervised:
+            self.prediction = self.prediction.clipped(as_bool(clip_x_0, "clip_x_0"))
         self.sampler = self.sampler if sampler is None else sampler
         self.sampler_options = self.sampler_options if sampler_options is None else dict(sampler_options)
         self.steps = self.steps if steps is None else steps

@@ -49,6 +49,19 @@ def test_weights_sample_as_they_were_validated_unless_told_otherwise(tmp_path):
     changed = load_network(path, sampler="ddpm", steps=4, draws=5, seed=6)
     assert (changed.sampler, changed.sampler_options, changed.steps, changed.draws) == ("ddpm", {}, 4, 5)
     assert changed.seed == 6 and not changed.training
+    assert load_network(path, sampler_options={"eta": 1.0}).sampler_options == {"eta": 1.0}
+
+
+def test_x_0_is_clipped_on_request_where_the_network_predicts_noise(tmp_path):
+    options = {"channels": [8, 8], "num_res_blocks": 1, "num_rrdbs": 1, "rrdb_channels": 8, "rrdb_growth": 4}
+    spec = _spec(method="segdiff", options=options, prediction_options={"name": "epsilon"})
+    path = _write(tmp_path / "model.pt", spec)
+    assert not load_network(path).prediction.clip_x_0
+    assert load_network(path, clip_x_0=True).prediction.clip_x_0
+    assert not load_network(path, clip_x_0="false").prediction.clip_x_0  # as the command line hands it over
+    classes = _write(tmp_path / "classes.pt", _spec())
+    with pytest.raises(SpecError, match="clip_x_0 is True, but what this network predicts lies between -1 and 1"):
+        load_network(classes, clip_x_0=True)
 
 
 def test_several_weights_make_an_ensemble(bundle):
