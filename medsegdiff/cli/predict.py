@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medsegdiff.cohort.case import Case
     from medsegdiff.cohort.engine import Engine
     from medsegdiff.cohort.run import CohortRun
+    from medsegdiff.data.modalities import Modalities
 
 DEFECT_EXIT_CODE = 1
 ENGINES = ("in-process", "ray")
@@ -29,7 +30,8 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="INPUT...",
-            help="Images (NIfTI, MetaImage, NRRD, PNG, TIFF, JPEG), folders of images, or folders of one DICOM series.",
+            help="Images (NIfTI, MetaImage, NRRD, PNG, TIFF, JPEG), folders of images, or folders of one DICOM series. "
+            "Files of one modality each are put together by their names: CASE_t1.nii.gz, CASE_flair.nii.gz.",
         ),
     ],
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
@@ -39,6 +41,17 @@ def predict(
         bool, typer.Option("--uncertainty", help="Also write entropy, and variance over draws where there are several.")
     ] = False,
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Use all weights of the bundle together.")] = False,
+    fusion: Annotated[
+        str | None,
+        typer.Option(help="How an ensemble, or the draws of one network, answer: mean, majority or staple."),
+    ] = None,
+    fuse_draws: Annotated[
+        bool | None,
+        typer.Option(
+            "--fuse-draws/--fuse-members",
+            help="What majority and staple fuse; default: members where there are several.",
+        ),
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights in place of the bundle's.")] = None,
     method: Annotated[str | None, typer.Option(help="Method that the weights must be of.")] = None,
     size: Annotated[str | None, typer.Option(help="Size that the weights must be of: small or paper.")] = None,
@@ -86,13 +99,16 @@ def predict(
     from medsegdiff.cli.run_report import complete_report, write_report
     from medsegdiff.cohort.case import name_cases
     from medsegdiff.cohort.run import CohortRun
+    from medsegdiff.data.modalities import bundle_modalities
     from medsegdiff.data.writer import make_folder
+    from medsegdiff.inferers.predictor import CONFIG
 
     started = time.perf_counter()
     make_folder(output)
-    paths, failures = _expand(inputs)
+    modalities = bundle_modalities(bundle / CONFIG)
+    images, failures = _expand(inputs, modalities)
     kinds = ["label"] + ["probabilities"] * probabilities + ["entropy", "variance"] * uncertainty
-    cases = name_cases(paths, output, kinds=kinds)
+    cases = name_cases(images, output, kinds=kinds, modalities=modalities)
     for failure in failures:
         _say(f"error: {failure['error']}")
     if not cases:
@@ -108,6 +124,8 @@ def predict(
         "steps": steps,
         "sampler": sampler,
         "draws": draws,
+        "fusion": fusion,
+        "fuse_draws": fuse_draws,
         "uncertainty": uncertainty,
     }
     chosen = _make_engine(engine, cases, bundle, network, workers=workers, ray_address=ray_address)
@@ -178,16 +196,25 @@ def _work(run: CohortRun, cases: Sequence[Case]) -> None:
                 _say(f"error: {entry['error']}")
 
 
-def _expand(inputs: Sequence[Path]) -> tuple[list[Path], list[dict[str, Any]]]:
-    """All cases that the inputs stand for, each once, and report entries of the inputs that stand for none."""
-    from medsegdiff.data.inputs import find_images
+def _expand(inputs: Sequence[Path], modalities: Modalities | None) -> tuple[list[list[Path]], list[dict[str, Any]]]:
+    """The files of all cases that the inputs stand for, each once, and report entries of inputs that stand for none."""
+    from medsegdiff.data.inputs import find_cases
+    from medsegdiff.data.modalities import group_modalities
 
-    cases: dict[Path, Path] = {}
+    cases: dict[Path, list[Path]] = {}
     failures = []
+    # Named one by one, the files of a case are told by their names, too.
+    single = [path for path in inputs if path.is_file()] if modalities else []
+    try:
+        grouped = list(group_modalities(single, modalities).values()) if modalities else []
+    except DataError as error:
+        grouped, inputs = [], [path for path in inputs if path not in single]
+        failures.append({"input": [str(path) for path in single], "status": "failed", "error": one_line(error)})
+    first_of = {file: files for files in grouped for file in files}
     for path in inputs:
         try:
-            for case in find_images(path):
-                cases.setdefault(Path(os.path.abspath(case)), case)
+            for files in [first_of[path]] if path in first_of else find_cases(path, modalities):
+                cases.setdefault(Path(os.path.abspath(files[0])), files)
         except DataError as error:
             failures.append({"input": str(path), "status": "failed", "error": one_line(error)})
     return list(cases.values()), failures

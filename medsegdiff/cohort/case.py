@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from medsegdiff.errors import DataError, MedSegDiffError, one_line
 
 if TYPE_CHECKING:
+    from medsegdiff.data.modalities import Modalities
     from medsegdiff.inferers.predictor import BundlePredictor, CasePrediction
 
 
@@ -24,12 +25,19 @@ class Case:
         path: an image file, or a folder of one DICOM series.
         folder: where results go.
         kinds: what is written: "label", and any of "probabilities", "entropy" and "variance".
+        others: the files of the further channels, of an image that has a file a channel.
     """
 
     name: str
     path: Path
     folder: Path
     kinds: tuple[str, ...] = ("label",)
+    others: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of the image, in the order of its channels."""
+        return (self.path, *self.others)
 
     def output_paths(self) -> dict[str, Path]:
         """The file of each kind; which are there in the end depends on the network, too."""
@@ -41,19 +49,37 @@ class Case:
 
     def absolute(self) -> Case:
         """The same case for a process with another working folder."""
-        return replace(self, path=Path(os.path.abspath(self.path)), folder=Path(os.path.abspath(self.folder)))
+        path, folder, *others = (Path(os.path.abspath(p)) for p in (self.path, self.folder, *self.others))
+        return replace(self, path=path, folder=folder, others=tuple(others))
 
 
-def name_cases(paths: Sequence[Path], folder: Path, *, kinds: Sequence[str] = ("label",)) -> list[Case]:
+def name_cases(
+    images: Sequence[Path | Sequence[Path]],
+    folder: Path,
+    *,
+    kinds: Sequence[str] = ("label",),
+    modalities: Modalities | None = None,
+) -> list[Case]:
     """A case for each image, once it is known that no result would replace an image or another result.
+
+    Args:
+        images: the file of each, or its files in the order of the channels.
+        folder: where results go.
+        kinds: what is written, see `Case`.
+        modalities: names of the channels of images that have a file a channel; names of cases go without them.
 
     Raises:
         DataError: two images that no name tells apart, or a result in the place of an image or another result.
     """
     from medsegdiff.data.inputs import unique_names
 
-    cases = [Case(name, path, folder, tuple(kinds)) for name, path in zip(unique_names(paths), paths, strict=True)]
-    taken = {case.path.resolve(): f"the input {case.path}" for case in cases}
+    files = [[image] if isinstance(image, Path) else list(image) for image in images]
+    names = unique_names([first for first, *_ in files], modalities)
+    cases = [
+        Case(name, first, folder, tuple(kinds), tuple(others))
+        for name, (first, *others) in zip(names, files, strict=True)
+    ]
+    taken = {file.resolve(): f"the input {file}" for case in cases for file in case.files}
     for case in cases:
         result = f"a result of {case.path}"
         for path in case.output_paths().values():
@@ -75,7 +101,7 @@ def segment_case(predictor: BundlePredictor, case: Case) -> dict[str, Any]:
     from medsegdiff.data.writer import write_images
 
     try:
-        result = predictor.predict(case.path)
+        result = predictor.predict(case.files if case.others else case.path)
         started = time.perf_counter()
         arrays = {kind: array for kind in case.kinds if (array := _array(result, kind)) is not None}
         paths = {kind: path for kind, path in case.output_paths().items() if kind in arrays}

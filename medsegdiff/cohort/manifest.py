@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -76,15 +76,16 @@ class Manifest:
             raise DataError(msg) from error
 
 
-def input_state(path: Path) -> str:
+def input_state(paths: Sequence[Path]) -> str:
     """A digest that changes with an input: names, sizes and times of change of its files, not their contents.
 
     Args:
-        path: an image, with the voxels beside it where it is a header only, or a folder of one DICOM series.
+        paths: an image, with the voxels beside it where it is a header only, or a folder of one DICOM series; or the
+            files of its channels.
     """
     state = []
     with contextlib.suppress(OSError):  # reading the image will say what is wrong with it
-        for file in _files_of(path):
+        for file in (file for path in paths for file in _files_of(path)):
             facts = file.stat()
             state.append([file.name, facts.st_size, facts.st_mtime_ns])
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]

@@ -98,7 +98,7 @@ class CohortRun:
             name = event.case.name
             if event.status == STARTED:
                 # Should the image change while it is read, its state of before makes the next run notice.
-                states[name] = input_state(event.case.path)
+                states[name] = input_state(event.case.files)
             record = self._record(event, states[name])
             self._manifest.append(record)
             if event.status == LOST:
@@ -126,7 +126,7 @@ class CohortRun:
             return "interrupted" if status in (STARTED, LOST) else "failed before"
         if record.get("settings") != self._digest:
             return "with other settings"
-        now = (os.path.abspath(case.path), input_state(case.path))
+        now = (os.path.abspath(case.path), input_state(case.files))
         if (record.get("input"), record.get("input_state")) != now:
             return "with another image"
         if not all((self._folder / file).is_file() for file in record["outputs"].values()):
@@ -152,7 +152,10 @@ class CohortRun:
 
     def _entry(self, case: Case) -> dict[str, Any]:
         record = self._records[case.name]
-        entry = {"input": str(case.path)} | {key: record[key] for key in _REPORTED if key in record}
+        entry: dict[str, Any] = {"input": str(case.path)}
+        if case.others:
+            entry["input"] = [str(file) for file in case.files]
+        entry |= {key: record[key] for key in _REPORTED if key in record}
         if "outputs" in entry:
             entry["outputs"] = {kind: str(self._folder / file) for kind, file in entry["outputs"].items()}
         return entry | ({"resumed": True} if case.name in self._earlier else {})

@@ -9,7 +9,7 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from medsegdiff.data.modalities import Modalities, group_modalities
+from medsegdiff.data.modalities import Modalities, group_modalities, image_name
 from medsegdiff.data.reading import IMAGE_SUFFIXES, case_name, image_suffix
 from medsegdiff.errors import DataError
 
@@ -58,6 +58,25 @@ def find_images(path: str | Path) -> list[Path]:
     return images
 
 
+def find_cases(path: str | Path, modalities: Modalities | None = None) -> list[list[Path]]:
+    """The files of each case that a path stands for: one file, or one folder with a DICOM series, or one a channel.
+
+    Args:
+        path: a file or folder, see `find_images`.
+        modalities: names of the channels, for images that have a file a channel, see `group_modalities`; such files
+            may lie in the folder or in a folder for each case.
+
+    Raises:
+        DataError: see `find_images` and `group_modalities`.
+    """
+    if modalities and Path(path).is_dir():
+        folders = [Path(path), *sorted(folder for folder in Path(path).iterdir() if folder.is_dir())]
+        cases = group_modalities([file for folder in folders for file in _images_in(folder)], modalities)
+        if cases:
+            return list(cases.values())
+    return [[image] for image in find_images(path)]
+
+
 def image_datalist(dataset_dir: str | Path | None, modalities: Modalities | None = None) -> list[dict[str, Any]]:
     """The images of a folder as MONAI's data list, `{"image": path}` each; empty where no folder is given.
 
@@ -65,20 +84,15 @@ def image_datalist(dataset_dir: str | Path | None, modalities: Modalities | None
 
     Args:
         dataset_dir: a folder, or the path of one image.
-        modalities: names of the channels, for images that have a file a channel, see `group_modalities`; such files
-            may lie in the folder or in a folder for each case, and "image" is then a list of paths.
+        modalities: see `find_cases`; where an image has a file a channel, "image" is a list of paths.
 
     Raises:
-        DataError: see `find_images` and `group_modalities`.
+        DataError: see `find_cases`.
     """
     if dataset_dir is None:
         return []
-    if modalities and Path(dataset_dir).is_dir():
-        folders = [Path(dataset_dir), *sorted(path for path in Path(dataset_dir).iterdir() if path.is_dir())]
-        cases = group_modalities([path for folder in folders for path in _images_in(folder)], modalities)
-        if cases:
-            return [{"image": [str(path) for path in files]} for files in cases.values()]
-    return [{"image": str(path)} for path in find_images(dataset_dir)]
+    cases = find_cases(dataset_dir, modalities)
+    return [{"image": str(files[0]) if len(files) == 1 else [str(file) for file in files]} for files in cases]
 
 
 def require_images(
@@ -102,10 +116,14 @@ def require_images(
         raise DataError(msg)
 
 
-def unique_names(paths: Sequence[Path]) -> list[str]:
+def unique_names(paths: Sequence[Path], modalities: Modalities | None = None) -> list[str]:
     """A name for each case: the file's without suffix, with the names of its folders before it where those clash.
 
     `a/t1.nii.gz` and `b/t1.nii.gz` become `a_t1` and `b_t1`.
+
+    Args:
+        paths: the file of each case, or the first of its files.
+        modalities: names of the channels, which are taken off the names of files, see `image_name`.
 
     Raises:
         DataError: two paths that no folder tells apart.
@@ -113,7 +131,8 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
     # Links keep their own names: what they lead to is often called after its content (git-annex).
     absolute = [Path(os.path.abspath(path)) for path in paths]
     depths = [0] * len(paths)
-    names = [case_name(path) for path in absolute]
+    own_names = [image_name(path, modalities) for path in absolute]
+    names = list(own_names)
     while clashing := [index for index, name in enumerate(names) if names.count(name) > 1]:
         for index in clashing:
             depths[index] += 1
@@ -125,7 +144,7 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
                     "rename one, or segment them into different folders"
                 )
                 raise DataError(msg)
-            names[index] = "_".join([*folders[-depths[index] :], case_name(absolute[index])])
+            names[index] = "_".join([*folders[-depths[index] :], own_names[index]])
     return names
 
 

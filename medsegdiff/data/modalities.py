@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Sequence
@@ -85,10 +86,23 @@ class CaseNames:
         """What MONAI's own formatter gives, the modality taken off the name of the file."""
         parts = default_name_formatter(metadict, saver)
         path = Path(str(parts["subject"]))
-        case, channel = _split_name(case_name(path), _numbers(self.modalities), len(self.modalities))
-        return (
-            parts if channel is None else {**parts, "subject": str(path.with_name(case + (image_suffix(path) or "")))}
-        )
+        name = image_name(path, self.modalities) + (image_suffix(path) or "")
+        return {**parts, "subject": str(path.with_name(name))}
+
+
+def image_name(path: str | Path, modalities: Modalities | None) -> str:
+    """The name of the case that a file belongs to: `case_name`, its modality taken off where there are several."""
+    name = case_name(path)
+    return _split_name(name, _numbers(modalities), len(modalities))[0] if modalities else name
+
+
+def bundle_modalities(config: Path) -> Modalities | None:
+    """The `modalities` of a bundle's `inference.json`; None where it has none, or cannot be read."""
+    try:
+        found = json.loads(config.read_text()).get("modalities")
+    except (OSError, ValueError, AttributeError):  # loading the bundle says what is wrong with it
+        return None
+    return found or None
 
 
 def _numbers(modalities: Modalities) -> dict[str, int]:

@@ -166,15 +166,15 @@ class BundlePredictor:
             "amp": amp,
         }
 
-    def predict(self, path: str | Path) -> CasePrediction:
-        """Segment one file, or one folder with a DICOM series.
+    def predict(self, path: str | Path | Sequence[str | Path]) -> CasePrediction:
+        """Segment one file, or one folder with a DICOM series, or several files that are the channels of one image.
 
         Raises:
             DataError: the file is unreadable or not what the task expects.
         """
         clock = _Clock(self.device)
         with _plain_user_errors():
-            item: Any = {Keys.IMAGE: str(path)}
+            item: Any = {Keys.IMAGE: _paths(path)}
             reading = _count_readers(self.preprocessing)
             item = self.preprocessing(item, end=reading)
             clock.stop("read")
@@ -283,8 +283,8 @@ def _count_readers(preprocessing: Compose) -> int:
     return max((n for n, t in enumerate(preprocessing.transforms, start=1) if isinstance(t, LoadImaged)), default=0)
 
 
-def _paths(weights: Weights | Sequence[Weights]) -> str | list[str]:
-    return str(weights) if isinstance(weights, (str, os.PathLike)) else [str(file) for file in weights]
+def _paths(given: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> str | list[str]:
+    return str(given) if isinstance(given, (str, os.PathLike)) else [str(file) for file in given]
 
 
 def _on_grid(result: torch.Tensor, grid: tuple[int, ...]) -> NDArray[Any]:

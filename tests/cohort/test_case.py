@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -117,3 +118,21 @@ def test_what_a_user_can_mend_is_a_failure_in_one_line(tmp_path, error, message)
 def test_a_defect_is_raised(tmp_path):
     with pytest.raises(RuntimeError, match="index"):
         segment_case(_predictor(error=RuntimeError("index out of range")), Case("n", Path("x.mha"), tmp_path))
+
+
+def test_files_of_one_modality_each_are_one_case(tmp_path):
+    files = [Path(f"d/p_{name}.mha") for name in ("t1", "flair")]
+    [case] = name_cases([files], tmp_path, modalities=[["t1"], ["flair"]])
+    assert (case.name, case.path, case.others, case.files) == ("p", files[0], (files[1],), tuple(files))
+    assert case.absolute().files == tuple(Path.cwd() / file for file in files)
+    predictor, seen = _predictor(), []
+    result = predictor.predict(files)
+    predictor.predict = lambda path: (seen.append(path), result)[1]
+    assert segment_case(predictor, replace(case, folder=tmp_path))["status"] == "done"
+    assert seen == [tuple(files)]
+
+
+def test_a_result_that_would_replace_a_file_of_any_modality_is_refused(tmp_path):
+    files = [tmp_path / "p_t1.nii.gz", tmp_path / "p.nii.gz"]
+    with pytest.raises(DataError, match=r"a result of .*p_t1.nii.gz would replace the input .*p.nii.gz"):
+        name_cases([files], tmp_path, modalities=[["t1"], ["p"]])

@@ -76,10 +76,10 @@ def test_a_manifest_that_is_no_file_is_a_user_error(manifest):
 
 def _changes(path, *, touch):
     """Whether another time of change of the file `touch` changes the state of the input `path`."""
-    before = input_state(path)
-    assert input_state(path) == before
+    before = input_state([path])
+    assert input_state([path]) == before
     os.utime(touch, ns=(0, touch.stat().st_mtime_ns + 1))
-    return input_state(path) != before
+    return input_state([path]) != before
 
 
 def test_the_state_of_an_input_changes_with_its_files(tmp_path):
@@ -95,9 +95,9 @@ def test_the_state_of_an_input_changes_with_its_files(tmp_path):
 
 def test_the_state_of_an_input_changes_with_its_size_and_when_it_goes(tmp_path):
     path = tmp_path / "a.nii.gz"
-    states = [input_state(path)]
+    states = [input_state([path])]
     for text in ("a", "ab"):
         path.write_text(text)
         os.utime(path, ns=(0, 0))
-        states.append(input_state(path))
+        states.append(input_state([path]))
     assert len(set(states)) == 3

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medsegdiff.data.modalities import CaseNames, group_modalities
+from medsegdiff.data.modalities import CaseNames, bundle_modalities, group_modalities, image_name
 from medsegdiff.errors import DataError
 
 BRATS = [["t1", "t1n"], ["t1ce", "t1c"], ["t2", "t2w"], ["flair", "t2f"]]
@@ -58,3 +58,17 @@ def test_two_files_of_one_modality_are_refused():
 )
 def test_results_are_named_after_the_case(file, subject):
     assert CaseNames(BRATS)({"filename_or_obj": file}, saver=None) == {"subject": subject, "idx": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "case"), [("a_b_t1ce", "a_b"), ("a-T2W", "a"), ("a_seg", "a_seg"), ("a_0007", "a_0007")]
+)
+def test_a_case_is_called_after_its_file_without_the_modality(name, case):
+    assert image_name(f"d/{name}.nii.gz", BRATS) == case
+    assert image_name(f"d/{name}.nii.gz", None) == name
+
+
+def test_the_modalities_of_a_bundle_are_those_of_its_inference(repository, tmp_path):
+    assert bundle_modalities(repository / "bundles" / "brats" / "configs" / "inference.json") == BRATS
+    assert bundle_modalities(repository / "bundles" / "hippocampus" / "configs" / "inference.json") is None
+    assert bundle_modalities(tmp_path / "none.json") is None
