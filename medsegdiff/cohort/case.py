@@ -103,9 +103,9 @@ def segment_case(predictor: BundlePredictor, case: Case) -> dict[str, Any]:
     try:
         result = predictor.predict(case.files if case.others else case.path)
         started = time.perf_counter()
-        arrays = {kind: array for kind in case.kinds if (array := _array(result, kind)) is not None}
-        paths = {kind: path for kind, path in case.output_paths().items() if kind in arrays}
-        write_images({path: arrays[kind] for kind, path in paths.items()}, affine=result.affine, like=case.path)
+        maps = {kind: channels for kind in case.kinds if (channels := _channels(result, kind)) is not None}
+        paths = {kind: path for kind, path in case.output_paths().items() if kind in maps}
+        write_images({path: maps[kind] for kind, path in paths.items()}, affine=result.affine, like=case.path)
     except MedSegDiffError as error:
         return {"status": "failed", "error": one_line(error)}
     except (RuntimeError, MemoryError) as error:
@@ -123,11 +123,12 @@ def segment_case(predictor: BundlePredictor, case: Case) -> dict[str, Any]:
     }
 
 
-def _array(result: CasePrediction, kind: str) -> Any:
-    """A result as channels (C, *S), or None for what a single draw has not."""
-    # Only what is asked for is touched: probabilities on the image's grid may be made on access.
+def _channels(result: CasePrediction, kind: str) -> Any:
+    """A result as channels (*S), or None for what a single draw has not."""
+    if kind == "probabilities":
+        return result.class_maps
     array = getattr(result, kind)
-    return array if array is None or kind == "probabilities" else array[None]
+    return None if array is None else array[None]
 
 
 def _volumes(result: CasePrediction, class_names: Sequence[str], *, picture: bool) -> dict[str, dict[str, Any]]:

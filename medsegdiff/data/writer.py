@@ -6,7 +6,7 @@ import contextlib
 import functools
 import gzip
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from medsegdiff import files
 from medsegdiff.data.reading import NIFTI_SUFFIXES, PICTURE_SUFFIXES, image_suffix
 from medsegdiff.errors import DataError
+
+Channels = Sequence[NDArray[Any]] | NDArray[Any]
+"""Arrays (*S), or one array (C, *S)."""
 
 # The part of a NIfTI header that says where the voxels lie.
 _GRID_FIELDS = (
@@ -47,12 +50,13 @@ def write_nifti(
         DataError: the file cannot be written.
     """
     path = Path(path)
+    channels = np.moveaxis(array, -1, 0) if array.ndim > 3 else array[None]
     with written_whole(path) as partial:
-        _save_nifti(array, partial, suffix=image_suffix(path), affine=affine, like=like)
+        _save_nifti(channels, partial, suffix=image_suffix(path), affine=affine, like=like)
 
 
 def write_images(
-    images: Mapping[Path, NDArray[Any]], *, affine: NDArray[np.floating], like: str | Path | None = None
+    images: Mapping[Path, Channels], *, affine: NDArray[np.floating], like: str | Path | None = None
 ) -> None:
     """Write the results of one case: all files, or none.
 
@@ -60,7 +64,8 @@ def write_images(
     float32 page a channel for the rest, as pictures have no better place for numbers between 0 and 1.
 
     Args:
-        images: arrays (C, *S) by the path to write them to; a single channel is stored without a channel axis.
+        images: channels, each an array (*S), by the path to write them to; a single one is stored without a channel
+            axis. Each is taken once and in order, so that channels made on access need the memory of one.
         affine: (4, 4), from voxel index to millimetres in RAS; not used for pictures.
         like: the image that they belong to, see `write_nifti`; only a NIfTI file is looked at.
 
@@ -69,9 +74,10 @@ def write_images(
     """
     with contextlib.ExitStack() as stack:
         # All are complete under their temporary names before the first takes its place.
-        for path, array in images.items():
+        for path, channels in images.items():
             partial = stack.enter_context(written_whole(path))
-            _save(array, partial, suffix=image_suffix(path), affine=affine, like=like)
+            save = _save_picture if image_suffix(path) in PICTURE_SUFFIXES else _save_nifti
+            save(channels, partial, suffix=str(image_suffix(path)), affine=affine, like=like)
 
 
 def make_folder(path: str | Path) -> Path:
@@ -92,22 +98,13 @@ def make_folder(path: str | Path) -> Path:
     return path
 
 
-def _save(
-    array: NDArray[Any], path: Path, *, suffix: str | None, affine: NDArray[np.floating], like: str | Path | None
-) -> None:
-    if suffix in PICTURE_SUFFIXES:
-        _save_picture(array, path, suffix=suffix)
-        return
-    volume = np.moveaxis(array.reshape(*array.shape, *[1] * (4 - array.ndim)), 0, -1)  # (x, y, z, C)
-    _save_nifti(volume[..., 0] if len(array) == 1 else volume, path, suffix=suffix, affine=affine, like=like)
-
-
 def _save_nifti(
-    array: NDArray[Any], path: Path, *, suffix: str | None, affine: NDArray[np.floating], like: str | Path | None
+    channels: Channels, path: Path, *, suffix: str | None, affine: NDArray[np.floating], like: str | Path | None
 ) -> None:
-    array = _storable(array)
+    first, *rest = (functools.partial(_volume, channels, index) for index in range(len(channels)))
+    volume = first()
     header = nibabel.Nifti1Header()
-    header.set_data_dtype(array.dtype)
+    header.set_data_dtype(volume.dtype)
     header.set_xyzt_units("mm")
     model: Any = nibabel.load(like) if like is not None and image_suffix(like) in NIFTI_SUFFIXES else None
     if model is not None and np.allclose(model.affine, affine, atol=1e-3):
@@ -115,24 +112,47 @@ def _save_nifti(
             header[field] = model.header[field]
         header["pixdim"][:4] = model.header["pixdim"][:4]
         header["xyzt_units"] = int(model.header["xyzt_units"]) & _SPACE_UNITS
-        image = nibabel.Nifti1Image(array, model.affine, header)
+        image = nibabel.Nifti1Image(volume, model.affine, header)
     else:
-        image = nibabel.Nifti1Image(array, np.asarray(affine, np.float64), header)
+        image = nibabel.Nifti1Image(volume, np.asarray(affine, np.float64), header)
         image.set_sform(affine, code=_SCANNER)
         image.set_qform(affine, code=_SCANNER)
     with path.open("wb") as file:
         if suffix != ".nii.gz":
-            image.to_stream(file)
+            _stream(image, rest, file)
             return
         # Without name and time in its header, the same result gives the same file.
         with gzip.GzipFile(filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=file, mtime=0) as packed:
-            image.to_stream(packed)
+            _stream(image, rest, packed)
 
 
-def _save_picture(array: NDArray[Any], path: Path, *, suffix: str) -> None:
+def _stream(image: nibabel.Nifti1Image, rest: Sequence[Callable[[], NDArray[Any]]], file: Any) -> None:
+    """Write an image, and behind its voxels those of further channels, as the fourth axis is stored."""
+    if not rest:
+        image.to_stream(file)
+        return
+    header = image.header.copy()
+    header.set_data_shape((*image.shape, 1 + len(rest)))
+    header.set_data_offset(header.single_vox_offset)
+    header.set_slope_inter(1, 0)
+    header.write_to(file)  # with the four bytes that say that nothing comes between it and the voxels
+    file.write(np.asarray(image.dataobj).tobytes(order="F"))
+    for volume in rest:
+        file.write(volume().tobytes(order="F"))
+
+
+def _volume(channels: Channels, index: int) -> NDArray[Any]:
+    """A channel (*S) as it is stored, (x, y, z)."""
+    channel = _storable(channels[index])
+    return channel.reshape(*channel.shape, *[1] * (3 - channel.ndim))
+
+
+def _save_picture(channels: Channels, path: Path, *, suffix: str, **grid: Any) -> None:
     from PIL import Image
 
-    first, *rest = [Image.fromarray(np.ascontiguousarray(channel.T)) for channel in _storable(array)]
+    first, *rest = [
+        Image.fromarray(np.ascontiguousarray(_storable(channels[index]).T)) for index in range(len(channels))
+    ]
     # Asked for several pages, the PNG writer would make an animation of a single one.
     pages: dict[str, Any] = {"save_all": True, "append_images": rest} if rest else {}
     first.save(path, format=Image.registered_extensions()[suffix], **pages)

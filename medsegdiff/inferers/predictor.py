@@ -36,8 +36,8 @@ CONFIG = Path("configs") / "inference.json"
 class CasePrediction:
     """The result of one case, on the grid of its file.
 
-    Probabilities come back to the grid when they are read: one class by `probability`, in the memory of one map; all
-    by `probabilities`, which keeps them.
+    Probabilities come back to the grid when they are read: one class by `probability` or `class_maps`, in the memory of
+    one map; all by `probabilities`, which keeps them.
 
     Attributes:
         label: class of every voxel (*S), uint8, or uint16 for more than 256 classes.
@@ -62,6 +62,11 @@ class CasePrediction:
         """The probability of class k (*S), brought back to the grid by linear interpolation."""
         return _on_grid(self.classes[k], self.label.shape)
 
+    @property
+    def class_maps(self) -> Sequence[NDArray[np.float32]]:
+        """The probability of each class (*S), restored when it is read and not kept."""
+        return _ClassMaps(self)
+
     @functools.cached_property
     def probabilities(self) -> NDArray[np.float32]:
         """Those of all classes (K, *S), float32: as many maps at once as there are classes."""
@@ -69,6 +74,17 @@ class CasePrediction:
         for k in range(len(self.classes)):
             restored[k] = self.probability(k)
         return restored
+
+
+class _ClassMaps(Sequence[Any]):
+    def __init__(self, result: CasePrediction) -> None:
+        self.result = result
+
+    def __len__(self) -> int:
+        return len(self.result.classes)
+
+    def __getitem__(self, k: Any) -> Any:
+        return self.result.probability(range(len(self))[k])
 
 
 class BundlePredictor:

@@ -27,7 +27,7 @@ def _predictor(variance=None, error=None):
         probabilities = np.stack([1 - label, label]).astype(np.float32)
         return SimpleNamespace(
             label=label,
-            probabilities=probabilities,
+            class_maps=probabilities,
             entropy=probabilities[0],
             variance=variance,
             affine=AFFINE,
@@ -89,12 +89,12 @@ def test_only_the_results_that_are_asked_for_are_made(tmp_path):
 
     class Lazy(SimpleNamespace):
         @property
-        def probabilities(self):
+        def class_maps(self):
             raise AssertionError
 
     predictor = _predictor()
     result = predictor.predict(tmp_path)
-    fields = {name: value for name, value in vars(result).items() if name != "probabilities"}
+    fields = {name: value for name, value in vars(result).items() if name != "class_maps"}
     predictor.predict = lambda path: Lazy(**fields)
     assert segment_case(predictor, Case("n", tmp_path / "x.mha", tmp_path / "out"))["status"] == "done"
 

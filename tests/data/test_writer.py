@@ -73,6 +73,30 @@ def test_an_original_on_another_grid_is_not_followed(tmp_path):
     np.testing.assert_allclose(nibabel.load(tmp_path / "a.nii").affine, AFFINE, atol=1e-5)
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_channels_are_taken_one_by_one(tmp_path, suffix):
+    array, taken = np.random.default_rng(0).random((3, 5, 4, 2)), []
+
+    class Made(list):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            taken.append(index)
+            return array[index]
+
+    write_images({tmp_path / f"a{suffix}": Made()}, affine=AFFINE)
+    assert taken == [0, 1, 2]
+    image = nibabel.load(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(np.asarray(image.dataobj), np.moveaxis(array, 0, -1).astype(np.float32))
+    np.testing.assert_allclose(image.affine, AFFINE, atol=1e-5)
+    # All of the file but where its voxels come from is what nibabel writes.
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header), tmp_path / f"b{suffix}")
+    assert nibabel.load(tmp_path / f"b{suffix}").header == image.header
+    if suffix == ".nii":
+        assert (tmp_path / "a.nii").read_bytes() == (tmp_path / "b.nii").read_bytes()
+
+
 def test_the_same_result_gives_the_same_file(tmp_path):
     for name in ("a", "b"):
         write_nifti(_label(), tmp_path / f"{name}.nii.gz", affine=AFFINE)
