@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medsegdiff.cohort.memory import peak_memory_mib
 from medsegdiff.data.writer import written_whole
+from medsegdiff.memory import peak_memory_mib
 
 if TYPE_CHECKING:
     from medsegdiff.cohort.run import CohortRun

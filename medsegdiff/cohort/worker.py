@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from medsegdiff.cohort.case import Case, segment_case
-from medsegdiff.cohort.memory import peak_memory_mib
 from medsegdiff.errors import DataError
+from medsegdiff.memory import peak_memory_mib
 
 if TYPE_CHECKING:
     from medsegdiff.inferers.predictor import BundlePredictor

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from medsegdiff.inferers.network_memory import FEATURES, MARGIN, window_memory
+from medsegdiff.inferers.network_memory import FEATURES, window_memory
 from medsegdiff.methods import METHODS, RunSpec, build_segmenter
 from medsegdiff.networks.codec import OneHotCodec
+from medsegdiff.networks.live_bytes import MARGIN
 from medsegdiff.networks.prediction import build_prediction
 from medsegdiff.networks.schedulers import linear_schedule
 from medsegdiff.networks.segmenter import DiffusionSegmenter

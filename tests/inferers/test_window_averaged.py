@@ -16,12 +16,12 @@ from torch.nn import functional as F
 from medsegdiff.data.noise import SamplingNoise
 from medsegdiff.errors import DataError, SpecError
 from medsegdiff.inferers import window_averaged
-from medsegdiff.inferers.network_memory import _LiveBytes
 from medsegdiff.inferers.window_averaged import WindowAveragedInferer
 from medsegdiff.inferers.window_plan import WindowPlan
 from medsegdiff.inferers.windows import WindowGrid
 from medsegdiff.methods import METHODS, RunSpec, build_segmenter
 from medsegdiff.networks.codec import OneHotCodec
+from medsegdiff.networks.live_bytes import LiveBytes
 from medsegdiff.networks.prediction import build_prediction
 from medsegdiff.networks.schedulers import linear_schedule
 from medsegdiff.networks.segmenter import DiffusionSegmenter, Segmentation, SegmenterStep
@@ -532,7 +532,7 @@ class TestMemory:
         inferer = WindowAveragedInferer((12, 10, 9), average=average, overlap=0, sw_batch_size=2)
         plan = plan_of(caplog, inferer, image, segmenter)
         segmenter.denoiser.calls = _Forgetful()
-        with _LiveBytes() as live:
+        with LiveBytes() as live:
             inferer.sample(image, segmenter)
         assert 0.5 * plan.needed[CPU] < live.peak <= plan.needed[CPU]
 
