@@ -18,7 +18,7 @@ from medsegdiff.methods.segdiff import count_levels, levels_with_sides
 from medsegdiff.networks.export import TraceableSampler
 from medsegdiff.networks.nets.image_encoders import RRDBEncoder
 from medsegdiff.networks.nets.segdiff_unet import SegDiffUNet
-from medsegdiff.networks.prediction import EpsilonPrediction, VPrediction
+from medsegdiff.networks.prediction import EpsilonPrediction, LogitsPrediction
 from medsegdiff.networks.schedulers import build_schedule
 from medsegdiff.networks.segmenter import DiffusionSegmenter, SegmenterStep
 from tests.networks.nets.contract import awakened
@@ -84,10 +84,8 @@ class TestMethod:
         assert (METHOD.steps, METHOD.draws, METHOD.sampler, METHOD.sampler_options) == (100, 30, "ddpm", {})
         assert METHOD.prediction_options == {"clip_x_0": False}
 
-    def test_small_networks_predict_v_unless_the_noise_is_asked_for(self, segdiff_spec):
-        small = build_segmenter(segdiff_spec()).prediction
-        assert isinstance(small, VPrediction)
-        assert small.clip_x_0
+    def test_small_networks_predict_classes_unless_the_noise_is_asked_for(self, segdiff_spec):
+        assert isinstance(build_segmenter(segdiff_spec()).prediction, LogitsPrediction)
         noise = build_segmenter(segdiff_spec(prediction_options={"name": "epsilon"})).prediction
         assert isinstance(noise, EpsilonPrediction)
         assert not noise.clip_x_0
