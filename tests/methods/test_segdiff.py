@@ -43,7 +43,8 @@ SIZE = (7, 6, 3)
 @pytest.fixture
 def segdiff_spec(make_spec: Callable[..., RunSpec]) -> Callable[..., RunSpec]:
     def make(dims: int = 2, **changes: Any) -> RunSpec:
-        return make_spec(dims, **{"method": "segdiff", "options": TINY, **changes})
+        paper = {"method": "segdiff", "options": TINY, "prediction_options": {"name": "epsilon"}}
+        return make_spec(dims, **{**paper, **changes})
 
     return make
 
@@ -85,8 +86,8 @@ class TestMethod:
         assert METHOD.prediction_options == {"clip_x_0": False}
 
     def test_small_networks_predict_classes_unless_the_noise_is_asked_for(self, segdiff_spec):
-        assert isinstance(build_segmenter(segdiff_spec()).prediction, LogitsPrediction)
-        noise = build_segmenter(segdiff_spec(prediction_options={"name": "epsilon"})).prediction
+        assert isinstance(build_segmenter(segdiff_spec(prediction_options={})).prediction, LogitsPrediction)
+        noise = build_segmenter(segdiff_spec()).prediction
         assert isinstance(noise, EpsilonPrediction)
         assert not noise.clip_x_0
         assert METHOD.prediction_for("paper") == {"name": "epsilon", "clip_x_0": False}
@@ -103,7 +104,7 @@ class TestMethod:
         assert probabilities.shape == (1, classes, 8, 6)
 
     def test_an_untrained_network_makes_the_loss_of_the_noise_itself(self, segdiff_spec):
-        segmenter = build_segmenter(segdiff_spec(prediction_options={"name": "epsilon"}))
+        segmenter = build_segmenter(segdiff_spec())
         label = torch.randint(3, (2, 1, *SIZE[:2]))
         x_0, t = segmenter.codec.encode(label), torch.tensor([3, 99])
         step = get_strategy(METHOD.strategy)(
