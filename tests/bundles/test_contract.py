@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser, verify_metadata
+from monai.bundle import ConfigParser, load, verify_metadata
 from monai.bundle.reference_resolver import ReferenceResolver
 from PIL import Image
 
@@ -48,6 +48,19 @@ def test_no_bundle_is_left_out(repository):
 def test_the_folder_has_what_monai_looks_for(bundle):
     for name in ("LICENSE", "docs/README.md", *(f"configs/{config}.json" for config in CONFIGS)):
         assert (bundle / name).is_file(), name
+
+
+def test_the_shipped_weights_load_and_fit_into_the_repository(bundle):
+    path = bundle / "models" / "model.pt"
+    if not path.is_file():
+        pytest.skip(f"{bundle.name} ships no weights: its data do not allow it, or nothing was trained yet")
+    for file in path.parent.glob("*.pt"):
+        assert file.stat().st_size < 25e6, file
+        load_segmenter(file, task=bundle.name)
+    network = load(bundle.name, bundle_dir=str(bundle.parent), workflow_type="train", device="cpu")
+    state = torch.load(path, weights_only=True)
+    assert network.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[key].to(value.dtype)) for key, value in network.state_dict().items())
 
 
 def test_every_json_parses(bundle):
