@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from medsegdiff.engines.step_study import StepStudy
+    from medsegdiff.inferers.slicewise import Segmenter
 
 
 def steps(
@@ -22,8 +24,9 @@ def steps(
     num_steps: Annotated[int | None, typer.Option("--steps", min=1, help="Number of visited time steps.")] = None,
     draws: Annotated[int | None, typer.Option(min=1, help="Draws a case, averaged.")] = None,
     probe_t: Annotated[
-        int, typer.Option(help="Time step at which x_t from the truth and pure noise are compared.")
-    ] = 250,
+        int | None,
+        typer.Option(help="Time at which x_t from the truth and pure noise are compared; default: a quarter of T."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sampling noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     amp: Annotated[str, typer.Option(help="auto, bf16, fp16 or off.")] = "auto",
@@ -37,6 +40,7 @@ def steps(
 
     network = load_network(weights, sampler=sampler, steps=num_steps, draws=draws, seed=seed, amp=amp, device=device)
     items = _cases(bundle, dataset_dir, part, seed)
+    _check_axes(network, items)
     studies = study_steps(network, tqdm(items, unit="case"), probe_t=probe_t, device=resolve_device(device))  # type: ignore[arg-type]
     summary = _summarise(studies)
     summary["settings"] = {
@@ -45,7 +49,7 @@ def steps(
         "sampler": network.sampler,
         "steps": network.steps,
         "draws": network.draws,
-        "probe_t": probe_t,
+        "probe_t": studies[0].probe_t,
         "seed": seed,
     }
     write_json(output, {**summary, "cases": [vars(study) for study in studies]})
@@ -75,6 +79,19 @@ def _cases(bundle: Path, dataset_dir: Path | None, part: str, seed: int) -> list
     parser.parse()
     preprocess = parser.get_parsed_content("validate#preprocessing")
     return [preprocess(item) for item in parser.get_parsed_content("datalists")[part]]
+
+
+def _check_axes(network: Segmenter, items: Sequence[Mapping[str, Any]]) -> None:
+    from medsegdiff.errors import SpecError
+    from medsegdiff.inferers.slicewise import spatial_dims
+
+    axes = {item["image"].ndim - 1 for item in items} - {spatial_dims(network)}
+    if axes:
+        msg = (
+            f"the network has {spatial_dims(network)} spatial axes and the bundle's images {axes.pop()}; steps are "
+            "studied on what the network sees at once: give weights of as many axes"
+        )
+        raise SpecError(msg)
 
 
 def _summarise(studies: list[StepStudy]) -> dict[str, Any]:

@@ -22,24 +22,26 @@ class StepStudy:
         per_step: of the predicted x_0 at each visited step, averaged over draws (Fu et al. 2023, Figure 3).
         from_truth: of one prediction at `probe_t` from x_t made of the truth.
         from_noise: of one prediction at `probe_t` from pure noise. A network that uses x_t does better from the truth.
+        probe_t: that time step.
     """
 
     case: str
     per_step: list[float]
     from_truth: float
     from_noise: float
+    probe_t: int
 
 
 @torch.no_grad()
 def study_steps(
-    segmenter: DiffusionSegmenter, items: Iterable[Mapping[str, Any]], *, probe_t: int, device: torch.device
+    segmenter: DiffusionSegmenter, items: Iterable[Mapping[str, Any]], *, probe_t: int | None, device: torch.device
 ) -> list[StepStudy]:
     """Study a diffusion network on labelled cases, on the grid that the network works on.
 
     Args:
         segmenter: with a schedule; its own sampler, steps, draws and seed are used.
         items: preprocessed cases, "image" (channels, *S), "label" (1, *S) and "case".
-        probe_t: time step at which truth and noise are compared.
+        probe_t: time step at which truth and noise are compared; None for a quarter of T, 250 of the paper's 1001.
         device: where to compute.
 
     Raises:
@@ -49,6 +51,7 @@ def study_steps(
     if schedule is None:
         msg = "a supervised network has no steps to study; give the weights of a diffusion method"
         raise SpecError(msg)
+    probe_t = schedule.num_train_timesteps // 4 if probe_t is None else probe_t
     schedule.alpha_cumprod_at(probe_t)
     segmenter = segmenter.to(device).eval()
     return [_study_case(segmenter, item, probe_t, device) for item in items]
@@ -94,4 +97,5 @@ def _study_case(
         per_step=[float(torch.cat(scores[index]).mean()) for index in sorted(scores)],
         from_truth=dice_from(schedule.add_noise(x_0, noise, probe_t)),  # type: ignore[union-attr]
         from_noise=dice_from(noise),
+        probe_t=probe_t,
     )

@@ -13,8 +13,10 @@ import torch
 from monai.bundle import ConfigParser, load, verify_metadata
 from monai.bundle.reference_resolver import ReferenceResolver
 from PIL import Image
+from typer.testing import CliRunner
 
 import medsegdiff
+from medsegdiff.cli.main import app
 from medsegdiff.inferers.predictor import BundlePredictor
 from medsegdiff.methods import load_segmenter
 
@@ -173,3 +175,7 @@ def test_volumes_are_segmented_slice_by_slice(repository, run_bundle, tiny_for, 
     predictor = BundlePredictor(bundle, weights=weights, device="cpu", amp="off")
     prediction = predictor.predict(save_image(tmp_path, 3, 1))
     assert prediction.label.shape == (19, 17, 15)
+    study = ["steps", "--weights", str(weights), "--bundle", str(bundle), "--output", str(tmp_path / "steps.json")]
+    refused = CliRunner().invoke(app, study)
+    assert refused.exit_code == 2
+    assert "the network has 2 spatial axes and the bundle's images 3" in refused.stderr

@@ -71,6 +71,11 @@ def test_the_study_does_not_depend_on_the_order_of_the_cases():
     assert forward[0].from_noise != forward[1].from_noise
 
 
+def test_truth_and_noise_are_compared_at_a_quarter_of_all_times_by_default():
+    [study] = study_steps(segmenter("mask"), [labelled_case(2)], probe_t=None, device=CPU)
+    assert study == study_steps(segmenter("mask"), [labelled_case(2)], probe_t=25, device=CPU)[0]
+
+
 def test_dice_by_hand():
     truth = torch.tensor([[[0, 1, 1, 2]]])
     guess = torch.tensor([[0, 1, 2, 2]])
