@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from medsegdiff.errors import DataError, SpecError
+from medsegdiff.files import written_whole
 from medsegdiff.metrics.segmentation import METRICS, METRICS_2D, ClassMetrics
 
 TITLES = {
@@ -173,13 +175,10 @@ def write_metrics(
     report = json.dumps(_strict({"settings": settings, **summary}), indent=2, ensure_ascii=False, default=str) + "\n"
 
     csv_path, json_path = Path(folder) / "metrics.csv", Path(folder) / "summary.json"
-    try:
-        csv_path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(csv_path, table.getvalue())
-        _replace(json_path, report)
-    except OSError as error:
-        msg = f"cannot write the metrics to {folder} ({error.strerror or error}); choose a folder that can be written"
-        raise DataError(msg) from error
+    with contextlib.ExitStack() as stack:  # both are complete before the first takes its place
+        for path, text in ((csv_path, table.getvalue()), (json_path, report)):
+            partial = stack.enter_context(written_whole(path, advice="choose a folder that can be written"))
+            partial.write_text(text, encoding="utf-8", newline="")
     return csv_path, json_path
 
 
@@ -249,13 +248,3 @@ def _strict(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_strict(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write `text` under a temporary name in the same folder and move it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -227,7 +227,7 @@ class TestFiles:
 
     def test_a_folder_that_cannot_be_made(self, rows, tmp_path):
         (tmp_path / "file").touch()
-        with pytest.raises(DataError, match=r"cannot write the metrics to .*file.*choose a folder"):
+        with pytest.raises(DataError, match=r"file.* cannot be written .*; choose a folder"):
             write_metrics(rows, summarise(rows), tmp_path / "file")
 
     def test_a_setting_named_like_a_column(self, rows, tmp_path):
