@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
+from typing import Any
 
 import torch
 from torch import distributed as dist
@@ -65,8 +67,11 @@ def distribute(network: nn.Module, device: str | torch.device) -> DistributedDat
     step: both is so for all networks of this package.
     """
     device = torch.device(device)
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # torch 2.13 renames it
+    options: dict[str, Any] = {name: False}
     return DistributedDataParallel(
-        network.to(device), device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+        network.to(device), device_ids=[device] if device.type == "cuda" else None, **options
     )
 
 

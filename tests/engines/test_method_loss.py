@@ -26,7 +26,7 @@ def test_networks_that_classify_are_compared_with_the_label():
 
 def test_networks_that_predict_noise_are_compared_with_it():
     output, noise = torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4)
-    loss = method_loss(a_run("segdiff"), reduction="sum")
+    loss = method_loss(a_run("segdiff", prediction_options={"name": "epsilon"}), reduction="sum")
     torch.testing.assert_close(loss(output, noise), 16 * RegressionLoss()(output, noise))
 
 
