@@ -6,7 +6,7 @@ import contextlib
 import functools
 import gzip
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,11 @@ def write_images(
         # All are complete under their temporary names before the first takes its place.
         for path, channels in images.items():
             partial = stack.enter_context(written_whole(path))
-            save = _save_picture if image_suffix(path) in PICTURE_SUFFIXES else _save_nifti
-            save(channels, partial, suffix=str(image_suffix(path)), affine=affine, like=like)
+            suffix = image_suffix(path)
+            if suffix in PICTURE_SUFFIXES:
+                _save_picture(channels, partial, suffix=suffix)
+            else:
+                _save_nifti(channels, partial, suffix=suffix, affine=affine, like=like)
 
 
 def make_folder(path: str | Path) -> Path:
@@ -101,8 +104,8 @@ def make_folder(path: str | Path) -> Path:
 def _save_nifti(
     channels: Channels, path: Path, *, suffix: str | None, affine: NDArray[np.floating], like: str | Path | None
 ) -> None:
-    first, *rest = (functools.partial(_volume, channels, index) for index in range(len(channels)))
-    volume = first()
+    volumes = (_volume(channels[index]) for index in range(len(channels)))  # each made when it is taken
+    volume = next(volumes)
     header = nibabel.Nifti1Header()
     header.set_data_dtype(volume.dtype)
     header.set_xyzt_units("mm")
@@ -119,35 +122,35 @@ def _save_nifti(
         image.set_qform(affine, code=_SCANNER)
     with path.open("wb") as file:
         if suffix != ".nii.gz":
-            _stream(image, rest, file)
+            _stream(image, volumes, len(channels), file)
             return
         # Without name and time in its header, the same result gives the same file.
         with gzip.GzipFile(filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=file, mtime=0) as packed:
-            _stream(image, rest, packed)
+            _stream(image, volumes, len(channels), packed)
 
 
-def _stream(image: nibabel.Nifti1Image, rest: Sequence[Callable[[], NDArray[Any]]], file: Any) -> None:
-    """Write an image, and behind its voxels those of further channels, as the fourth axis is stored."""
-    if not rest:
+def _stream(image: nibabel.Nifti1Image, rest: Iterable[NDArray[Any]], count: int, file: Any) -> None:
+    """Write an image, and behind its voxels those of the rest of `count` channels, as the fourth axis is stored."""
+    if count == 1:
         image.to_stream(file)
         return
     header = image.header.copy()
-    header.set_data_shape((*image.shape, 1 + len(rest)))
+    header.set_data_shape((*image.shape, count))
     header.set_data_offset(header.single_vox_offset)
     header.set_slope_inter(1, 0)
     header.write_to(file)  # with the four bytes that say that nothing comes between it and the voxels
     file.write(np.asarray(image.dataobj).tobytes(order="F"))
     for volume in rest:
-        file.write(volume().tobytes(order="F"))
+        file.write(volume.tobytes(order="F"))
 
 
-def _volume(channels: Channels, index: int) -> NDArray[Any]:
+def _volume(channel: NDArray[Any]) -> NDArray[Any]:
     """A channel (*S) as it is stored, (x, y, z)."""
-    channel = _storable(channels[index])
+    channel = _storable(channel)
     return channel.reshape(*channel.shape, *[1] * (3 - channel.ndim))
 
 
-def _save_picture(channels: Channels, path: Path, *, suffix: str, **grid: Any) -> None:
+def _save_picture(channels: Channels, path: Path, *, suffix: str) -> None:
     from PIL import Image
 
     first, *rest = [

@@ -30,6 +30,7 @@ from medsegdiff.networks.blocks.autocast import amp_dtype, autocast
 from medsegdiff.networks.nets.cdal_discriminator import CDALDiscriminator
 from medsegdiff.networks.schedulers.schedule import NoiseSchedule
 from medsegdiff.networks.segmenter import DiffusionSegmenter
+from medsegdiff.networks.wrapping import unwrapped
 
 R1_PENALTY = "r1_penalty"
 ATTENTION = "attention"
@@ -116,7 +117,7 @@ class AdversarialDiffusionTrainer(KeyedTraining, Trainer):
         train_handlers: Any = None,
         **engine_options: Any,
     ) -> None:
-        self.segmenter: DiffusionSegmenter = getattr(network, "module", network)  # type: ignore[arg-type]
+        self.segmenter: DiffusionSegmenter = unwrapped(network)
         self.schedule = _schedule_of(self.segmenter)
         check_kind("real_pair", real_pair, REAL_PAIRS)
         check_kind("fake_pair", fake_pair, FAKE_PAIRS)
@@ -175,7 +176,7 @@ class AdversarialDiffusionTrainer(KeyedTraining, Trainer):
 
     @property
     def _inner_discriminator(self) -> CDALDiscriminator:
-        return cast(CDALDiscriminator, getattr(self.discriminator, "module", self.discriminator))
+        return cast(CDALDiscriminator, unwrapped(self.discriminator))
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> Any:
         image, label, noise = self.take_batch(batchdata)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from medsegdiff.losses.segmentation import RegressionLoss, SegmentationLoss
-from medsegdiff.methods import RunSpec, get_method
-from medsegdiff.networks.prediction import build_prediction
+from medsegdiff.methods import RunSpec, prediction_of
 
 
 def method_loss(
@@ -29,5 +28,4 @@ def method_loss(
     """
     classes = SegmentationLoss(pixel_term=pixel_term, pixel_weight=pixel_weight, dice_weight=dice_weight)
     regression = RegressionLoss(reduction=reduction)
-    prediction = build_prediction(**get_method(spec.method).prediction_for(spec.size, spec.prediction_options))
-    return classes if prediction.classifies else regression
+    return classes if prediction_of(spec).classifies else regression

@@ -18,6 +18,7 @@ from medsegdiff.data.noise import TrainingNoise
 from medsegdiff.errors import SpecError
 from medsegdiff.networks.schedulers.schedule import NoiseSchedule
 from medsegdiff.networks.segmenter import DiffusionSegmenter
+from medsegdiff.networks.wrapping import unwrapped
 
 SELF_CONDITIONING_PROBABILITY = 0.5
 
@@ -161,7 +162,7 @@ def num_times(name: str, num_train_timesteps: int) -> int:
 
 def _inner(segmenter: nn.Module) -> DiffusionSegmenter:
     """The segmenter itself: DDP keeps it as `module`."""
-    return cast(DiffusionSegmenter, getattr(segmenter, "module", segmenter))
+    return cast(DiffusionSegmenter, unwrapped(segmenter))
 
 
 def _schedule_of(segmenter: nn.Module) -> NoiseSchedule:

@@ -23,6 +23,7 @@ from medsegdiff.losses.segmentation import RegressionLoss, SegmentationLoss
 from medsegdiff.methods import Method, get_method
 from medsegdiff.networks.blocks.autocast import amp_dtype
 from medsegdiff.networks.segmenter import DiffusionSegmenter
+from medsegdiff.networks.wrapping import unwrapped
 
 
 class DiffusionTrainer(KeyedTraining, SupervisedTrainer):
@@ -74,7 +75,7 @@ class DiffusionTrainer(KeyedTraining, SupervisedTrainer):
         accumulation_steps: int = 1,
         **engine_options: Any,
     ) -> None:
-        self.segmenter: DiffusionSegmenter = getattr(network, "module", network)  # type: ignore[arg-type]
+        self.segmenter: DiffusionSegmenter = unwrapped(network)
         chosen = get_method(method)
         self.strategy = get_strategy(chosen.strategy)
         self.strategy_options = _first_pass_options(chosen, first_pass, ema)

@@ -12,6 +12,7 @@ from monai.utils.enums import CommonKeys as Keys
 from medsegdiff.engines.training_memory import training_memory
 from medsegdiff.inferers.byte_budget import format_bytes, free_bytes
 from medsegdiff.memory import peak_memory_mib
+from medsegdiff.networks.wrapping import unwrapped
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +33,11 @@ class MemoryReport:
         """Log what a step on the batch that the trainer has at hand will take, and warn where it is not there."""
         device = torch.device(trainer.state.device)
         shape = tuple(trainer.state.batch[Keys.IMAGE].shape)
-        judge = getattr(trainer, "discriminator", None)
         memory = training_memory(
             trainer.segmenter,
             shape,
             device,
-            discriminator=getattr(judge, "module", judge),
+            discriminator=unwrapped(getattr(trainer, "discriminator", None)),
             averaged=trainer.ema is not None,
         )
         free, needed = free_bytes(device), memory.weights + memory.step

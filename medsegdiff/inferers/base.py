@@ -42,8 +42,3 @@ class Sampling(ABC):
         callback: StepCallback | None = None,
     ) -> Segmentation:
         """Segment a batch (B, image channels, *S)."""
-
-
-def unwrapped(network: Callable[..., Any]) -> Any:
-    """The network itself, without what wraps it for several processes."""
-    return getattr(network, "module", network)

@@ -11,9 +11,10 @@ from monai.inferers import Inferer
 from monai.utils.enums import CommonKeys as Keys
 
 from medsegdiff.data.metadata import like_inputs
-from medsegdiff.inferers.base import Sampling, unwrapped
+from medsegdiff.inferers.base import Sampling
 from medsegdiff.inferers.window_averaged import WindowAveragedInferer
 from medsegdiff.networks.segmenter import Segmentation, StepCallback
+from medsegdiff.networks.wrapping import unwrapped
 
 VARIANCE = "variance"
 

@@ -10,7 +10,7 @@ import torch
 from monai.inferers import Inferer
 
 from medsegdiff.errors import SpecError, check_at_least
-from medsegdiff.inferers.base import Sampling, unwrapped
+from medsegdiff.inferers.base import Sampling
 from medsegdiff.inferers.byte_budget import ByteBudget, parse_bytes
 from medsegdiff.inferers.early_stop import StopWhenUnchanged
 from medsegdiff.inferers.foreground import Foreground, foreground_box
@@ -21,6 +21,7 @@ from medsegdiff.inferers.window_plan import WindowPlan, WindowTask, plan_windows
 from medsegdiff.inferers.window_sampling import AVERAGES, WindowSampler
 from medsegdiff.inferers.windows import WindowGrid, check_mode, check_overlap
 from medsegdiff.networks.segmenter import DiffusionSegmenter, Segmentation, StepCallback, check_cases
+from medsegdiff.networks.wrapping import unwrapped
 
 SKIPS = ("none", "foreground")
 

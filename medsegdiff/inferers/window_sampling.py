@@ -122,16 +122,6 @@ class WindowSampler:
         shape = (len(self.grids) * draws, segmenter.codec.num_classes, *self.grids[0].size)
         blended = torch.zeros(shape, device=self.stitch_device)
         for number, places in self._filled_batches():
-            condition = share_condition(self._condition(number, places), draws)
-
-            def denoise(
-                x_t: torch.Tensor,
-                t: int,
-                x0_prev: torch.Tensor | None,
-                z: torch.Tensor | None,
-                condition: torch.Tensor = condition,
-            ) -> torch.Tensor:
-                return segmenter.denoise(x_t, t, condition, x0_prev, z)
 
             def noise_of(step: int, places: Sequence[_Place] = places) -> torch.Tensor:
                 return self._cut(fields(step), places)
@@ -140,7 +130,9 @@ class WindowSampler:
                 return self._rows(noise.latent(step, features), places)
 
             x_T = self._cut(fields(noise.START), places)
-            x_0 = segmenter.run_steps(denoise, x_T, noise_of, latents=latents, draws=noise.draws, callback=callback)
+            x_0 = segmenter.run_sampler(
+                self._condition(number, places), x_T, noise_of, latents=latents, draws=noise.draws, callback=callback
+            )
             self._blend(blended, number, self._to_average(segmenter.codec.probabilities(x_0)))
         return self._only_background_outside(self._averaged(blended))
 

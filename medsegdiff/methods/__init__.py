@@ -7,7 +7,14 @@ from medsegdiff.methods import segdiff as _segdiff
 from medsegdiff.methods import cdal as _cdal
 # isort: on
 
-from medsegdiff.methods.build import build_segmenter, load_segmenter, load_state, save_weights, spec_path
+from medsegdiff.methods.build import (
+    build_segmenter,
+    load_segmenter,
+    load_state,
+    prediction_of,
+    save_weights,
+    spec_path,
+)
 from medsegdiff.methods.registry import METHODS, Method, get_method, register
 from medsegdiff.methods.run_spec import SIZES, RunSpec
 
@@ -20,6 +27,7 @@ __all__ = [
     "get_method",
     "load_segmenter",
     "load_state",
+    "prediction_of",
     "register",
     "save_weights",
     "spec_path",

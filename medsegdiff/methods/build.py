@@ -17,7 +17,7 @@ from medsegdiff.methods.registry import get_method
 from medsegdiff.methods.run_spec import RunSpec
 from medsegdiff.networks.codec import build_codec
 from medsegdiff.networks.nets.denoiser import Denoiser
-from medsegdiff.networks.prediction import build_prediction
+from medsegdiff.networks.prediction import Prediction, build_prediction
 from medsegdiff.networks.schedulers import SCHEDULES, build_schedule
 from medsegdiff.networks.segmenter import DiffusionSegmenter
 
@@ -48,7 +48,7 @@ def build_segmenter(
     segmenter = DiffusionSegmenter(
         _lay_out(denoiser),
         codec=codec,
-        prediction=build_prediction(**method.prediction_for(spec.size, spec.prediction_options)),
+        prediction=prediction_of(spec),
         schedule=schedule,
         sampler=spec.sampler,
         sampler_options=spec.sampler_options,
@@ -60,6 +60,15 @@ def build_segmenter(
     if init_weights is not None:
         start_from(segmenter, init_weights)
     return segmenter
+
+
+def prediction_of(spec: RunSpec) -> Prediction:
+    """What the network of a run predicts.
+
+    Raises:
+        SpecError: no such method or prediction, or an option that it does not have.
+    """
+    return build_prediction(**get_method(spec.method).prediction_for(spec.size, spec.prediction_options))
 
 
 def start_from(segmenter: torch.nn.Module, weights: str | os.PathLike[str]) -> None:

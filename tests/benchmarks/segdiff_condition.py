@@ -9,12 +9,11 @@ At the paper's size a CPU takes the better part of an hour, and `--rounds 1 --dr
 from __future__ import annotations
 
 import argparse
-import resource
-import subprocess
 import sys
 
 import torch
 from alternating import alternate
+from peaks import peak_mib, peaks_of_draws
 
 from medsegdiff.methods import RunSpec, build_segmenter
 from medsegdiff.networks.nets.denoiser import Denoiser
@@ -104,19 +103,12 @@ def peak_memory(arguments: argparse.Namespace, draws: int) -> float:
     segmenter, image = make_segmenter(arguments), make_image(arguments)
     segmenter.set_sampling(draws=draws, draws_per_batch=arguments.draws_per_batch)
     segmenter.sample(image, cases=["case"])
-    if arguments.device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    return peak_mib(arguments.device)
 
 
 def compare_memory(arguments: argparse.Namespace, given: list[str]) -> None:
-    """Each number of draws in a process of its own, since the peak of a process never falls."""
-    peaks = {}
-    for draws in (1, arguments.draws):
-        command = [sys.executable, __file__, *given, "--steps", "2", "--memory-of", str(draws)]
-        peaks[draws] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    one, many = peaks[1], peaks[arguments.draws]
+    """One draw against several, in two steps: every step takes the same."""
+    one, many = peaks_of_draws(__file__, [*given, "--steps", "2"], (1, arguments.draws))
     print(
         f"peak memory with {arguments.draws_per_batch} draws a batch: 1 draw {one:.0f} MiB, "
         f"{arguments.draws} draws {many:.0f} MiB, ratio {many / one:.3f}"

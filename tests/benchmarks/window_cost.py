@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import resource
-import subprocess
 import sys
 
 import torch
 from alternating import alternate
+from peaks import peak_mib, peaks_of_draws
 
 from medsegdiff.inferers.window_averaged import WindowAveragedInferer
 from medsegdiff.inferers.windows import WindowGrid
@@ -68,19 +67,12 @@ def peak_memory(arguments: argparse.Namespace) -> float:
     network, image = make_network(arguments), make_image(arguments)
     network.set_sampling(steps=arguments.memory_steps, draws=arguments.memory_of)
     make_inferer(arguments).sample(image, network, **CASE)
-    if arguments.device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    return peak_mib(arguments.device)
 
 
 def compare_memory(arguments: argparse.Namespace, given: list[str]) -> None:
-    """Each number of draws in a process of its own, since the peak of a process never falls."""
-    peaks = {}
-    for draws in (1, arguments.draws):
-        command = [sys.executable, __file__, *given, "--memory-of", str(draws)]
-        peaks[draws] = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    one, many = peaks[1], peaks[arguments.draws]
+    """One draw against several."""
+    one, many = peaks_of_draws(__file__, given, (1, arguments.draws))
     print(
         f"peak memory, {arguments.classes} classes, budget {arguments.memory_budget}: 1 draw {one:.0f} MiB, "
         f"{arguments.draws} draws {many:.0f} MiB, ratio {many / one:.3f}: target {MEMORY_TARGET} "
