@@ -90,6 +90,18 @@ class AdversarialDiffusionTrainer(KeyedTraining, Trainer):
     )
     """Numbers of the output whose means over an epoch are worth a look."""
 
+    setting_names = (
+        *KeyedTraining.setting_names,
+        "attention",
+        "attention_layer",
+        "attention_normalise",
+        "real_pair",
+        "fake_pair",
+        "adversarial_weight",
+        "r1_gamma",
+        "r1_interval",
+    )
+
     def __init__(
         self,
         device: str | torch.device,
@@ -133,7 +145,7 @@ class AdversarialDiffusionTrainer(KeyedTraining, Trainer):
         self.discriminator_lr_scheduler = discriminator_lr_scheduler
         _check_masks(self._inner_discriminator, self.segmenter)
         self.attention = as_bool(attention, "attention")
-        self.attention_options: dict[str, Any] = {"layer": attention_layer, "normalise": attention_normalise}
+        self.attention_layer, self.attention_normalise = attention_layer, attention_normalise
         self.real_pair, self.fake_pair = real_pair, fake_pair
         self.adversarial_weight = adversarial_weight
         self.reconstruction_loss = reconstruction_loss or RegressionLoss()
@@ -243,7 +255,9 @@ class AdversarialDiffusionTrainer(KeyedTraining, Trainer):
         attention = torch.ones_like(x_0[:, :1])  # (B, 1, *S)
         if self.attention:
             with self._autocast():
-                attention = attention_map(self._inner_discriminator, pair, **self.attention_options)
+                attention = attention_map(
+                    self._inner_discriminator, pair, layer=self.attention_layer, normalise=self.attention_normalise
+                )
         output[ATTENTION] = attention.abs().mean()
         eps = pair.noise
         if self.real_pair != "algorithm_1":

@@ -20,6 +20,13 @@ class KeyedTraining:
     state: Any
     data_loader: Any
 
+    setting_names: tuple[str, ...] = ("seed", "max_grad_norm")
+    """Attributes that decide what is learned: a run that is taken up again has them as it had before."""
+
+    def settings(self) -> dict[str, Any]:
+        """The attributes of `setting_names`, by name, as plain values for a checkpoint."""
+        return {name: getattr(self, name) for name in self.setting_names}
+
     def start_epoch(self) -> None:
         """Key the randomness of layers by (seed, epoch, process); tell the data's sampler which epoch it is."""
         epoch, rank = self.state.epoch, self.state.rank

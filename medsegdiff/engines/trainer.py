@@ -55,6 +55,8 @@ class DiffusionTrainer(KeyedTraining, SupervisedTrainer):
         SpecError: settings that do not exist or do not fit each other.
     """
 
+    setting_names = (*KeyedTraining.setting_names, "first_pass", "accumulation_steps")
+
     def __init__(
         self,
         device: str | torch.device,
@@ -78,6 +80,7 @@ class DiffusionTrainer(KeyedTraining, SupervisedTrainer):
         self.segmenter: DiffusionSegmenter = unwrapped(network)
         chosen = get_method(method)
         self.strategy = get_strategy(chosen.strategy)
+        self.first_pass = first_pass
         self.strategy_options = _first_pass_options(chosen, first_pass, ema)
         self.time_sampler = _make_time_sampler(chosen, self.segmenter, time_sampler, time_sampler_options or {})
         self.seed = seed

@@ -26,8 +26,9 @@ class RunCheckpoint:
     """Writes `checkpoint.pt` of a run after every so many epochs and, where asked, takes it up at the start.
 
     The file holds the trainer's own state (networks, optimiser, learning rate, EMA, importance history, gradient
-    scaler), epoch and iteration, and further stateful objects such as an early stop. It is written under a temporary
-    name and renamed, so that a killed process leaves the previous one whole. Only the first process writes.
+    scaler) and settings, epoch and iteration, and further stateful objects such as an early stop. It is written under
+    a temporary name and renamed, so that a killed process leaves the previous one whole. Only the first process
+    writes.
 
     Args:
         run_dir: folder of the run.
@@ -72,7 +73,7 @@ class RunCheckpoint:
             logger.info("nothing to resume at %s: training starts anew", self.path)
             return
         state = self._read()
-        self._check(state, engine.state.epoch_length)
+        self._check(state, engine)
         for name, owner in self._objects(engine).items():
             if name not in state["objects"]:
                 msg = f"{self.path} holds no {name!r}, which this run needs; resume with the settings of the first run"
@@ -96,6 +97,7 @@ class RunCheckpoint:
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
             "spec": self.spec.to_dict(),
+            "settings": engine.settings(),
             "objects": {name: owner.state_dict() for name, owner in self._objects(engine).items()},
         }
         with written_whole(self.path, advice="free space, or choose another --ckpt_dir") as partial:
@@ -113,8 +115,9 @@ class RunCheckpoint:
             raise DataError(msg) from error
         return state
 
-    def _check(self, state: dict[str, Any], epoch_length: int | None) -> None:
-        before, now = state["spec"], self.spec.to_dict()
+    def _check(self, state: dict[str, Any], engine: DiffusionTrainer) -> None:
+        before = {**state["spec"], **state.get("settings", {})}
+        now = {**self.spec.to_dict(), **engine.settings()}
         for name in now:
             if name != "version" and before.get(name) != now[name]:
                 msg = (
@@ -122,7 +125,7 @@ class RunCheckpoint:
                     "resume with the settings of the first run, or choose another --ckpt_dir"
                 )
                 raise SpecError(msg)
-        epoch, iteration = state["epoch"], state["iteration"]
+        epoch, iteration, epoch_length = state["epoch"], state["iteration"], engine.state.epoch_length
         if epoch_length is not None and iteration != epoch * epoch_length:
             msg = (
                 f"{self.path} is of a run with {iteration // max(epoch, 1)} iterations an epoch, this one has "

@@ -12,7 +12,6 @@ from monai.utils.enums import CommonKeys as Keys
 
 from medsegdiff.data.metadata import like_inputs
 from medsegdiff.inferers.base import Sampling
-from medsegdiff.inferers.window_averaged import WindowAveragedInferer
 from medsegdiff.networks.segmenter import Segmentation, StepCallback
 from medsegdiff.networks.wrapping import unwrapped
 
@@ -33,18 +32,6 @@ class SamplingInferer(Sampling, Inferer):
         """Segment a batch; see `DiffusionSegmenter.sample` for the options."""
         segmentation: Segmentation = unwrapped(network).sample(inputs, cases=cases, callback=callback)
         return segmentation
-
-
-class KeyedSlidingWindowInferer(WindowAveragedInferer):
-    """`WindowAveragedInferer` with each window sampled to its end, as in Fu et al. (2023).
-
-    Args:
-        roi_size: size of a window.
-        **options: of `WindowAveragedInferer`.
-    """
-
-    def __init__(self, roi_size: Sequence[int] | int, **options: Any) -> None:
-        super().__init__(roi_size, **{"average": "probabilities", **options})
 
 
 def sampling_iteration(engine: Any, batch: dict[str, Any]) -> dict[str, Any]:

@@ -275,6 +275,7 @@ class TestResuming:
         names = {"network", "optimizer", "lr_scheduler", "ema"}
         names |= {"discriminator", "discriminator_optimizer", "discriminator_lr_scheduler"}
         assert set(states[0]["objects"]) == names
+        assert {"seed", "attention", "attention_layer", "real_pair"} <= set(states[0]["settings"])
         assert_identical(*states)
 
 

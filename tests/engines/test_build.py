@@ -72,14 +72,14 @@ def test_cdal_gets_a_discriminator_with_an_optimiser_of_its_own(build):
 
 def test_the_attention_layer_is_that_of_the_paper_for_the_task(build):
     judge = {"discriminator": {"channels": [8] * 5, "time_dim": 8}}
-    assert build("cdal", task="monuseg", adversarial=judge).attention_options["layer"] == "1/8"
-    assert build("cdal", task="cxr", adversarial=judge).attention_options["layer"] == "1/16"
+    assert build("cdal", task="monuseg", adversarial=judge).attention_layer == "1/8"
+    assert build("cdal", task="cxr", adversarial=judge).attention_layer == "1/16"
 
 
 def test_words_settings_left_open_and_a_layer_that_nothing_reads_are_understood(build):
     judge = {"discriminator": {"channels": [8] * 5, "time_dim": 8}}
     trainer = build("cdal", task="monuseg", adversarial=judge | {"attention_layer": None, "max_grad_norm": 2.0})
-    assert (trainer.attention_options["layer"], trainer.max_grad_norm) == ("1/8", 2.0)
+    assert (trainer.attention_layer, trainer.max_grad_norm) == ("1/8", 2.0)
     unread = {"discriminator": JUDGE, "attention": "false", "attention_layer": "1/64"}
     assert build("cdal", adversarial=unread, max_grad_norm=3.0).attention is False
 

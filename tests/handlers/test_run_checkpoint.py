@@ -222,6 +222,8 @@ def test_only_the_first_process_writes(make_run, tmp_path):
     [
         ({"method": "diffusion"}, "a run with method='recycling', this one has 'diffusion'"),
         ({"options": {"num_res_blocks": 0}}, "a run with options="),
+        ({"seed": 3}, "a run with seed=0, this one has 3"),
+        ({"accumulation_steps": 2}, "a run with accumulation_steps=1, this one has 2"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused_by_field(make_run, tmp_path, change, message):

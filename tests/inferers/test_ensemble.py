@@ -8,7 +8,6 @@ import torch
 from medsegdiff.errors import SpecError
 from medsegdiff.inferers.ensemble import EnsembleSegmenter
 from medsegdiff.inferers.fusion import FUSIONS, DrawLabels, as_labels, break_ties
-from medsegdiff.inferers.sampling import KeyedSlidingWindowInferer
 from medsegdiff.inferers.slicewise import SlicewiseSegmenter
 from medsegdiff.inferers.window_averaged import WindowAveragedInferer
 
@@ -59,7 +58,9 @@ def test_it_is_supervised_when_all_members_are(make_segmenter):
 def test_windows_of_an_ensemble_share_noise_as_those_of_a_member_do(make_segmenter, image):
     ensemble = EnsembleSegmenter([make_segmenter(draws=2), make_segmenter(supervised=True)])
     whole = ensemble.sample(image, cases=["a", "b"])
-    windowed = KeyedSlidingWindowInferer((3, 4, 4), overlap=0.5).sample(image, ensemble, cases=["a", "b"])
+    windowed = WindowAveragedInferer((3, 4, 4), average="probabilities", overlap=0.5).sample(
+        image, ensemble, cases=["a", "b"]
+    )
     torch.testing.assert_close(windowed.probabilities, whole.probabilities)
     assert windowed.draws == whole.draws == 3
 
@@ -170,7 +171,7 @@ class TestFusion:
     def test_draws_of_windows_that_are_sampled_to_their_ends_are_not_fused(self, make_segmenter, image, kind):
         ensemble = EnsembleSegmenter([make_segmenter(draws=2)], fusion=kind, fuse_draws=True)
         with pytest.raises(SpecError, match=r"draws can be fused as whole images only.*average windows at every step"):
-            KeyedSlidingWindowInferer((3, 4, 4)).sample(image, ensemble, cases=["a", "b"])
+            WindowAveragedInferer((3, 4, 4), average="probabilities").sample(image, ensemble, cases=["a", "b"])
 
 
 def test_two_members_who_disagree_are_decided_by_the_mean(make_segmenter, image):

@@ -7,15 +7,9 @@ from monai.engines import SupervisedEvaluator
 from monai.inferers import SimpleInferer
 from torch import nn
 
-from medsegdiff.inferers.sampling import (
-    KeyedSlidingWindowInferer,
-    SamplingInferer,
-    largest_variance,
-    sampling_iteration,
-)
-from medsegdiff.inferers.window_averaged import WindowAveragedInferer
+from medsegdiff.inferers.sampling import SamplingInferer, largest_variance, sampling_iteration
 
-SIZE, WINDOWS = (10, 7, 6), (4, 5, 3)
+SIZE = (10, 7, 6)
 
 
 def _image(batch: int = 1) -> torch.Tensor:
@@ -33,17 +27,6 @@ def test_a_wrapped_network_is_sampled_too(make_segmenter):
     wrapped = nn.Module()
     wrapped.module = segmenter
     torch.testing.assert_close(SamplingInferer()(_image(), wrapped), segmenter(_image()), rtol=0, atol=0)
-
-
-def test_keyed_windows_are_sampled_to_their_ends(make_segmenter):
-    inferer = KeyedSlidingWindowInferer(WINDOWS, overlap=0.5)
-    expected = WindowAveragedInferer(WINDOWS, average="probabilities", overlap=0.5)
-    segmenter = make_segmenter(draws=2)
-    result = inferer.sample(_image(), segmenter, cases=["a"])
-    other = expected.sample(_image(), segmenter, cases=["a"])
-    torch.testing.assert_close(result.probabilities, other.probabilities, rtol=0, atol=0)
-    torch.testing.assert_close(result.variance, other.variance, rtol=0, atol=0)
-    assert result.steps == other.steps and len(result.steps) > 1
 
 
 def test_metadata_of_the_image_stay_with_the_probabilities(make_segmenter):
