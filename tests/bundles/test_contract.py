@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import medsegdiff
 from medsegdiff.cli.main import app
 from medsegdiff.inferers.predictor import BundlePredictor
-from medsegdiff.methods import load_segmenter
+from medsegdiff.methods import get_method, load_segmenter
 
 BUNDLES = ("hippocampus", "brats", "amos_ct", "prostate_mr", "cxr", "monuseg", "muscle_us", "vaihingen")
 COPIES = ("train.json", "metadata.json", "logging.conf")
@@ -144,6 +144,7 @@ def test_methods_of_every_family_train_validate_and_sample_on_the_grid_of_the_fi
     state = torch.load(weights.with_name("checkpoint.pt"), weights_only=True)
     assert state["spec"]["task"] == bundle.name
     assert ("discriminator" in state["objects"]) == (method == "cdal")
+    assert state["objects"]["optimizer"]["param_groups"][0]["betas"] == get_method(method).adam_betas
     network = load_segmenter(weights, method=method, task=bundle.name)
     assert not any("discriminator" in key for key in network.state_dict())
 
