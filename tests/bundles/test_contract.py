@@ -115,7 +115,7 @@ def test_the_metadata_agree_with_the_package_and_the_configuration(bundle, metad
     image, pred = (
         metadata["network_data_format"][side][key] for side, key in (("inputs", "image"), ("outputs", "pred"))
     )
-    assert image["num_channels"] == len(image["channel_def"]) == parser["spec#in_channels"]
+    assert image["num_channels"] == len(image["channel_def"]) == parser.get_parsed_content("spec#in_channels")
     assert image["spatial_shape"] == parser.get_parsed_content("roi_size")
     assert list(pred["channel_def"].values()) == parser.get_parsed_content("class_names")
 
@@ -127,7 +127,8 @@ def test_training_inference_and_evaluation_agree(bundle):
     for other in (inference, evaluate):
         assert other["class_names"] == train["class_names"]
         assert other["network_def#task"] == train["spec#task"] == bundle.name
-        assert other["network_def#in_channels"] == train["spec#in_channels"]
+        channels = other.get_parsed_content("network_def#in_channels")
+        assert channels == train.get_parsed_content("spec#in_channels")
         assert other.get_parsed_content("roi_size") == train.get_parsed_content("roi_size")
 
 
