@@ -139,7 +139,8 @@ def predict(
         finally:
             # What was done until an interruption is worth a report too.
             report = complete_report(run, failures, seconds=time.perf_counter() - started)
-            write_report(report, output)
+            path = write_report(report, output)
+            typer.echo(f"{report['done']} of {len(report['cases'])} cases are segmented; all about them is in {path}")
     finally:
         chosen.close()
     if any("traceback" in entry for entry in report["cases"]):

@@ -36,6 +36,7 @@ def test_a_label_map_lies_on_the_grid_of_its_image(predict, save_image, tmp_path
     image = nibabel.load(save_image(tmp_path / "in" / "case_1.nii.gz", affine=ROTATED))
     result = predict(tmp_path / "in" / "case_1.nii.gz")
     assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == f"1 of 1 cases are segmented; all about them is in {tmp_path / 'out' / 'report.json'}\n"
     label = nibabel.load(tmp_path / "out" / "case_1.nii.gz")
     assert label.shape == image.shape
     assert label.get_data_dtype() == np.uint8
