@@ -13,15 +13,16 @@ class RunningMoments:
         self.mean = torch.empty(0)
         self._squares = torch.empty(0)
 
-    def add(self, value: torch.Tensor) -> None:
-        """Take the next tensor; all have one shape."""
-        self.count += 1
-        if self.count == 1:
-            self.mean, self._squares = value.clone(), torch.zeros_like(value)
-            return
-        delta = value - self.mean
-        self.mean += delta / self.count
-        self._squares += delta * (value - self.mean)
+    def add(self, *values: torch.Tensor) -> None:
+        """Take the next tensors; all have one shape."""
+        for value in values:
+            self.count += 1
+            if self.count == 1:
+                self.mean, self._squares = value.clone(), torch.zeros_like(value)
+                continue
+            delta = value - self.mean
+            self.mean.add_(delta, alpha=1 / self.count)
+            self._squares.addcmul_(delta, value - self.mean)
 
     def variance(self) -> torch.Tensor:
         """The unbiased variance so far; zeros after a single tensor."""

@@ -260,8 +260,8 @@ class DiffusionSegmenter(nn.Module):
             probabilities = segment(noise)
             if self.draws == 1:  # moments would be two more tensors of this size
                 return Segmentation(probabilities, torch.zeros_like(probabilities), 1)
-            for draw in probabilities.unflatten(0, (len(cases), -1)).unbind(1):  # (B, K, *S) each
-                moments.add(draw)
+            moments.add(*probabilities.unflatten(0, (len(cases), -1)).unbind(1))  # (B, K, *S) each
+            del probabilities  # the next draws are sampled without these beside them
         return Segmentation(moments.mean, moments.variance(), self.draws)
 
     def run_sampler(
