@@ -33,7 +33,12 @@ class WeightsError(MedSegDiffError):
 
 
 def check_options(
-    function: Callable[..., Any], options: Iterable[str], owner: str, *, leave_out: Sequence[str] = ()
+    function: Callable[..., Any],
+    options: Iterable[str],
+    owner: str,
+    *,
+    leave_out: Sequence[str] = (),
+    beside: Sequence[str] = (),
 ) -> None:
     """Make sure that a function has keyword-only arguments of these names.
 
@@ -42,12 +47,14 @@ def check_options(
         options: names that were given.
         owner: what has the options, for the message, such as "sampler 'ddim'".
         leave_out: keyword-only arguments that are no options of a user.
+        beside: names that are options too, though not the function's.
 
     Raises:
         SpecError: one of the names is not among them.
     """
     parameters = inspect.signature(function).parameters.values()
     allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in leave_out]
+    allowed += beside
     for name in options:
         if name not in allowed:
             msg = f"{owner} has no option {name!r}; its options are {', '.join(allowed) or 'none'}"

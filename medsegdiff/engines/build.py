@@ -28,6 +28,7 @@ _NOT_ADVERSARIAL: dict[str, Any] = {
 }
 
 _OTHERWISE_GIVEN = ("seed", "ema", "lr_scheduler", "discriminator_lr_scheduler", "train_handlers")
+_OF_THE_DISCRIMINATOR = ("discriminator_learning_rate", "discriminator")
 
 
 def build_trainer(
@@ -84,6 +85,13 @@ def build_trainer(
             raise SpecError(msg)
     options.pop("inferer", None)  # bundles name one, as MONAI wants it; training calls the network itself
     given = {name: value for name, value in (adversarial or {}).items() if value is not None}
+    check_options(
+        AdversarialDiffusionTrainer.__init__,
+        given,
+        "adversarial training",
+        leave_out=_OTHERWISE_GIVEN,
+        beside=_OF_THE_DISCRIMINATOR,
+    )
     settings: dict[str, Any] = {"attention_layer": paper_attention_layer(spec), **given}
     rate = settings.pop("discriminator_learning_rate", 1e-4)
     torch.manual_seed(seed)
@@ -94,7 +102,6 @@ def build_trainer(
     judge: nn.Module = discriminator.to(device)
     if hasattr(network, "module"):
         judge = distribute(judge, torch.device(device))
-    check_options(AdversarialDiffusionTrainer.__init__, settings, "adversarial training", leave_out=_OTHERWISE_GIVEN)
     judge_optimizer = Adam(judge.parameters(), lr=rate, betas=(0.5, 0.9))
     return AdversarialDiffusionTrainer(
         device,

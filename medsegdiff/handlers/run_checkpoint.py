@@ -67,7 +67,10 @@ class RunCheckpoint:
         """Take up the checkpoint, or warn that a run stands in the folder already."""
         if not self.resume:
             if self.path.exists():
-                logger.warning("%s exists and will be overwritten; give --resume true to go on from it", self.path)
+                logger.warning(
+                    "%s exists: it and the weights beside it will be overwritten; give --resume true to go on from it",
+                    self.path,
+                )
             return
         if not self.path.exists():
             logger.info("nothing to resume at %s: training starts anew", self.path)

@@ -158,4 +158,6 @@ class SamplerValidation:
         if self.validator.state.rank == 0:
             own = sampler == self.spec.sampler
             spec = self.spec if own else self.spec.replace(sampler=sampler, sampler_options={})
-            save_weights(self.network.state_dict(), spec, self.weights_path(sampler))
+            path = self.weights_path(sampler)
+            save_weights(self.network.state_dict(), spec, path)
+            logger.info("best weights so far: %s", path)

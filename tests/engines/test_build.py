@@ -109,7 +109,7 @@ def test_the_discriminator_starts_from_the_seed_of_the_run(build):
     [
         ({"accumulation_steps": 2}, "method 'cdal' has no accumulation_steps"),
         ({"first_pass": "ema"}, "method 'cdal' has no first_pass"),
-        ({"adversarial": {"atention": False}}, "adversarial training has no option 'atention'"),
+        ({"adversarial": {"atention": False}}, "no option 'atention'; .*attention_layer.*discriminator_learning_rate"),
         ({"adversarial": {"fake_pair": "prior"}}, "fake_pair 'prior' does not exist"),
         ({"adversarial": {"attention": "no"}}, "attention is 'no'; use true or false"),
         ({"time_sampler_options": {"a": 1}}, "method 'cdal' has no time_sampler_options"),
