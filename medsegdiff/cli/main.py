@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from medsegdiff import __version__
+from medsegdiff.cli.check import check
 from medsegdiff.cli.demo import demo
 from medsegdiff.cli.predict import predict
 from medsegdiff.cli.steps import steps
@@ -56,6 +57,7 @@ def medsegdiff(
 
 app.command()(predict)
 app.command()(steps)
+app.command()(check)
 app.command()(demo)
 
 

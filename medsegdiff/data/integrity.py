@@ -116,11 +116,11 @@ def _read_file(path: Path, *, spatial_dims: int, channels: int | None) -> tuple[
     if spatial_dims == 2 and raw.array.ndim > 2 and raw.array.shape[2] == 1:
         # NIfTI has no plane but a volume of one slice, (x, y, 1[, channels]).
         raw = replace(raw, array=raw.array.squeeze(2))
-    _check_axes(path, raw, spatial_dims=spatial_dims, channels=channels)
-    _check_affine(path, raw.affine)
-    _check_finite(path, raw.array)
-    facts = _facts(path, raw, spatial_dims)
-    _check_contrast(facts, raw.array)
+    check_axes(path, raw, spatial_dims=spatial_dims, channels=channels)
+    check_affine(path, raw.affine)
+    check_finite(path, raw.array)
+    facts = facts_of(path, raw, spatial_dims)
+    check_contrast(facts, raw.array)
     return raw, facts
 
 
@@ -143,12 +143,12 @@ def check_pair(
     image = check_image(image_path, spatial_dims=spatial_dims, channels=channels)
     label_path = Path(label_path)
     raw = read_image(label_path)
-    _check_axes(label_path, raw, spatial_dims=spatial_dims, channels=1)
-    _check_affine(label_path, raw.affine)
-    _check_finite(label_path, raw.array)
-    label = _facts(label_path, raw, spatial_dims)
+    check_axes(label_path, raw, spatial_dims=spatial_dims, channels=1)
+    check_affine(label_path, raw.affine)
+    check_finite(label_path, raw.array)
+    label = facts_of(label_path, raw, spatial_dims)
     check_same_grid(image, label)
-    return Findings(image, label, _count_classes(label_path, raw.array, num_classes))
+    return Findings(image, label, count_classes(label_path, raw.array, num_classes))
 
 
 def check_same_grid(image: ImageFacts, other: ImageFacts) -> None:
@@ -173,7 +173,12 @@ def check_same_grid(image: ImageFacts, other: ImageFacts) -> None:
     raise DataError(msg)
 
 
-def _check_axes(path: Path, raw: RawImage, *, spatial_dims: int, channels: int | None) -> None:
+def check_axes(path: Path, raw: RawImage, *, spatial_dims: int, channels: int | None) -> None:
+    """Make sure that a file has the axes and channels that are expected; any number of channels where it is None.
+
+    Raises:
+        DataError: it has not, or an axis is empty.
+    """
     shape = raw.array.shape
     if 0 in shape:
         msg = f"{path}: got an axis of length zero, shape {shape}; allowed are axes of 1 voxel or more; export it again"
@@ -191,7 +196,12 @@ def _check_axes(path: Path, raw: RawImage, *, spatial_dims: int, channels: int |
     raise DataError(msg)
 
 
-def _check_affine(path: Path, affine: NDArray[np.float64]) -> None:
+def check_affine(path: Path, affine: NDArray[np.float64]) -> None:
+    """Make sure that an affine (4, 4) gives voxels an extent.
+
+    Raises:
+        DataError: it does not.
+    """
     if np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 0:
         return
     msg = (
@@ -201,7 +211,12 @@ def _check_affine(path: Path, affine: NDArray[np.float64]) -> None:
     raise DataError(msg)
 
 
-def _check_finite(path: Path, array: NDArray[Any]) -> None:
+def check_finite(path: Path, array: NDArray[Any]) -> None:
+    """Make sure that all voxels are finite real numbers within float32.
+
+    Raises:
+        DataError: they are not; the message counts them.
+    """
     if array.dtype.kind not in "biuf":
         msg = f"{path}: got voxels of type {array.dtype}; allowed are real numbers; split colours into channels"
         raise DataError(msg)
@@ -216,7 +231,12 @@ def _check_finite(path: Path, array: NDArray[Any]) -> None:
     raise DataError(msg)
 
 
-def _check_contrast(facts: ImageFacts, array: NDArray[Any]) -> None:
+def check_contrast(facts: ImageFacts, array: NDArray[Any]) -> None:
+    """Make sure that an image is not one value everywhere; a constant channel among several is a warning.
+
+    Raises:
+        DataError: it is.
+    """
     if facts.minimum == facts.maximum:
         msg = (
             f"{facts.path}: got the value {facts.minimum:g} in every voxel; allowed is an image with contrast; check "
@@ -229,7 +249,12 @@ def _check_contrast(facts: ImageFacts, array: NDArray[Any]) -> None:
             logger.warning("%s: channel %d of %d is constant", facts.path, channel, facts.channels)
 
 
-def _count_classes(path: Path, array: NDArray[Any], num_classes: int) -> tuple[int, ...]:
+def count_classes(path: Path, array: NDArray[Any], num_classes: int) -> tuple[int, ...]:
+    """Number of voxels of each class, background first.
+
+    Raises:
+        DataError: a value is no class, or there is no foreground.
+    """
     fractional = array.dtype.kind == "f"
     values = np.rint(array) if fractional else array
     wrong = (values < 0) | (values >= num_classes)
@@ -254,7 +279,8 @@ def _count_classes(path: Path, array: NDArray[Any], num_classes: int) -> tuple[i
     return tuple(counts.tolist())
 
 
-def _facts(path: Path, raw: RawImage, spatial_dims: int) -> ImageFacts:
+def facts_of(path: Path, raw: RawImage, spatial_dims: int) -> ImageFacts:
+    """What is known about a file that was read."""
     return ImageFacts(
         path=path,
         shape=raw.array.shape[:spatial_dims],
