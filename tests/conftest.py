@@ -30,7 +30,7 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of real images: `$MEDSEGDIFF_DATA`, else `../shared/data` beside the repository; skips without it."""
-    root = Path(os.environ.get("MEDSEGDIFF_DATA", REPOSITORY.parent / "shared" / "data"))
+    root = Path(os.environ.get("MEDSEGDIFF_DATA") or REPOSITORY.parent / "shared" / "data")
     if not root.is_dir():
         pytest.skip(f"no real images at {root}; set MEDSEGDIFF_DATA to a folder that has them")
     return root

@@ -54,7 +54,7 @@ def predict(arguments: argparse.Namespace, images: list[Path], output: Path, *, 
 
 def main() -> int:
     """Print what became of the cases of each run, and how many times as fast two workers are as one."""
-    data = Path(os.environ.get("MEDSEGDIFF_DATA", REPOSITORY.parent / "shared" / "data"))
+    data = Path(os.environ.get("MEDSEGDIFF_DATA") or REPOSITORY.parent / "shared" / "data")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=40)
     parser.add_argument("--images", type=Path, default=data / "hippocampus" / "imagesTr")
