@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from medsegdiff import __version__
 from medsegdiff.cli.check import check
+from medsegdiff.cli.compare import compare
 from medsegdiff.cli.demo import demo
 from medsegdiff.cli.predict import predict
 from medsegdiff.cli.steps import steps
@@ -58,6 +59,7 @@ def medsegdiff(
 app.command()(predict)
 app.command()(steps)
 app.command()(check)
+app.command()(compare)
 app.command()(demo)
 
 

@@ -1,0 +1,155 @@
+"""How figures of a comparison look: one fixed colour a method, one type size, light files."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medsegdiff.compare.frames import METHOD_ORDER, parts_of
+from medsegdiff.files import written_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours with a wine red of Paul Tol's, told apart with any colour blindness; the marker says the same.
+COLOURS = dict(
+    zip(
+        METHOD_ORDER,
+        ("#5f6368", "#e69f00", "#0072b2", "#56b4e9", "#cc79a7", "#882255", "#d55e00", "#009e73"),
+        strict=True,
+    )
+)
+MARKERS = dict(zip(METHOD_ORDER, "sDovP^X*", strict=True))
+ENSEMBLE_COLOUR, OTHER_COLOUR = "#111111", "#8c6bb1"
+OVER, UNDER, WRONG = "#d55e00", "#0072b2", "#cc79a7"
+"""Predicted where the truth has nothing; missed; one structure taken for another."""
+CLASS_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#882255", "#999933")
+INK, FAINT = "#222222", "#b9bec5"
+WIDTH = 7.2
+"""Inches of a figure: half a page of a report."""
+DPI = 130
+
+NAMES = {
+    "recycling": "recycling",
+    "recycling_next": "recycling from x_(t+1)",
+    "self_conditioning": "self-conditioning",
+    "self_conditioning_next": "self-conditioning from x_(t+1)",
+    "segdiff": "SegDiff",
+    "cdal": "cDAL",
+}
+"""What readers call a method; the others by their own names."""
+INDEXED = re.compile(r"\bx_(?:\(([^)]+)\)|([Tt0])\b)")
+"""A state of the sampling, such as x_T or x_(t+1)."""
+TITLES = {"dice": "Dice", "hd95": "HD95", "iou": "IoU", "nsd": "NSD", "boundary_f": "Boundary F"}
+
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e9ebee",
+    "grid.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "text.color": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+}
+
+
+@contextlib.contextmanager
+def styled() -> Iterator[None]:
+    """Draw in this module's style inside of the block, whatever is set outside."""
+    import matplotlib as mpl
+
+    settings: Any = {**mpl.rcParamsDefault, "backend": mpl.rcParams["backend"], **_STYLE}
+    with mpl.rc_context(settings):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches that no window belongs to."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path, *, colours: int = 255) -> Path:
+    """Write a PNG of few colours, a third of the size of one with all; the same figure gives the same bytes.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), styled():
+        warnings.filterwarnings("ignore", message=".*constrained_layout not applied.*")
+        figure.savefig(buffer, dpi=DPI, format="png", metadata={"Software": None})
+    buffer.seek(0)
+    # Not by the median cut, which gives up a colour that only a few pixels have, such as that of a small error.
+    picture = Image.open(buffer).convert("RGB")
+    picture = picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    with written_whole(path, advice="choose a folder that can be written") as partial:
+        picture.save(partial, format="png", optimize=True)
+    return path
+
+
+def colour_of(keys: Mapping[str, Any]) -> str:
+    """The colour of a method; its variants share it."""
+    method = keys["method"]
+    return ENSEMBLE_COLOUR if parts_of(method) else COLOURS.get(method, OTHER_COLOUR)
+
+
+def marker_of(keys: Mapping[str, Any]) -> str:
+    """The marker of a method."""
+    return MARKERS.get(keys["method"], "p")
+
+
+def label_of(keys: Mapping[str, Any], *, sampling: bool = False) -> str:
+    """What a line of a report is called.
+
+    Args:
+        keys: with the columns of an entry.
+        sampling: add how it was sampled.
+    """
+    method, options = keys["method"], keys.get("options") or ""
+    if parts := parts_of(method):
+        name = " + ".join(NAMES.get(part, part) for part in parts)
+    else:
+        # The name of a variant is the study's, and nearly always says of what it is one.
+        name = options if method in options else ": ".join(filter(None, (NAMES.get(method, method), options)))
+    return f"{name} ({sampling_label(keys)})" if sampling and keys.get("sampler") else name
+
+
+def typeset(label: str) -> str:
+    """A label as matplotlib draws it: the indices of x_T and x_(t+1) below the line, a dollar sign as one."""
+    return INDEXED.sub(lambda found: f"$x_{{{found[1] or found[2]}}}$", label.replace("$", r"\$"))
+
+
+def sampling_label(keys: Mapping[str, Any]) -> str:
+    """How a method was sampled, such as "DDPM, 5 steps, 4 draws"."""
+    if not keys.get("sampler"):
+        return "one pass"
+    steps, draws = int(keys["steps"]), int(keys["draws"])
+    said = f"{str(keys['sampler']).upper()}, {steps} step{'s' * (steps > 1)}"
+    return said if draws == 1 else f"{said}, {draws} draws"
