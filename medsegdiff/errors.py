@@ -7,9 +7,10 @@ and keeps its traceback.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -87,6 +88,18 @@ def find_user_error(error: BaseException | None) -> MedSegDiffError | None:
 def one_line(error: BaseException) -> str:
     """The message of `error` on a single line."""
     return " ".join(str(error).split())
+
+
+@contextlib.contextmanager
+def plain_user_errors() -> Iterator[None]:
+    """Let a user error through as it was raised: MONAI's parser and transforms wrap it into others."""
+    try:
+        yield
+    except Exception as error:
+        user_error = find_user_error(error)
+        if user_error is None or user_error is error:
+            raise
+        raise user_error from error
 
 
 def report_user_errors() -> None:

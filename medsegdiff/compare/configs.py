@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 
-from medsegdiff.errors import DataError, SpecError, find_user_error
-
-TRAIN_CONFIG = Path("configs") / "train.json"
-EVALUATE_CONFIG = Path("configs") / "evaluate.json"
+from medsegdiff.data.bundle_config import read_bundle_config
+from medsegdiff.errors import SpecError
 
 
 def read_config(bundle: Path, config: Path, settings: Mapping[str, Any]) -> ConfigParser:
@@ -30,21 +27,12 @@ def read_config(bundle: Path, config: Path, settings: Mapping[str, Any]) -> Conf
         DataError: no such file, or one that cannot be read.
         SpecError: an id that the bundle does not have.
     """
-    path = bundle / config
-    if not path.is_file():
-        msg = f"{path} does not exist; give the folder of a bundle, which holds {config}"
-        raise DataError(msg)
-    parser = ConfigParser()
-    try:
-        parser.read_config(str(path))
-    except ValueError as error:
-        msg = f"{path} cannot be read as a configuration ({error}); mend it, or take the bundle's own"
-        raise DataError(msg) from error
+    parser = read_bundle_config(bundle, config)
     for name, value in settings.items():
         owner = name.rpartition("#")[0]
         if name not in parser and not (owner and isinstance(parser.get(owner), dict)):
             known = [str(key) for key in parser.get("") if not str(key).startswith("_")]
-            msg = f"{path} has no id {name!r}; take it out of the study, or use one of {', '.join(known)}"
+            msg = f"{bundle / config} has no id {name!r}; take it out of the study, or use one of {', '.join(known)}"
             raise SpecError(msg)
         parser[name] = value
     return parser
@@ -62,15 +50,3 @@ def digest_of(path: Path) -> str:
 def digest_of_values(values: Any) -> str:
     """A digest of what JSON can hold, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-@contextlib.contextmanager
-def plain_user_errors() -> Iterator[None]:
-    """Let a user error through as it was raised: MONAI's parser wraps it into others."""
-    try:
-        yield
-    except Exception as error:
-        user_error = find_user_error(error)
-        if user_error is None or user_error is error:
-            raise
-        raise user_error from error

@@ -9,15 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff import __version__
-from medsegdiff.compare.configs import (
-    EVALUATE_CONFIG,
-    TRAIN_CONFIG,
-    digest_of,
-    digest_of_values,
-    read_config,
-)
+from medsegdiff.compare.configs import digest_of, digest_of_values, read_config
 from medsegdiff.compare.runs import Probe, Run, Sampling, Training
 from medsegdiff.compare.study import Evaluation, Study, Variant
+from medsegdiff.data.bundle_config import EVALUATE_CONFIG, TRAIN_CONFIG
 from medsegdiff.errors import SpecError, find_user_error, one_line
 from medsegdiff.methods import RunSpec, build_segmenter
 from medsegdiff.networks.segmenter import DiffusionSegmenter

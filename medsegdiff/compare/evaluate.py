@@ -16,19 +16,20 @@ from monai.transforms import Compose
 from monai.utils.enums import CommonKeys as Keys
 from numpy.typing import NDArray
 
-from medsegdiff.compare.configs import EVALUATE_CONFIG, TRAIN_CONFIG, plain_user_errors, read_config
+from medsegdiff.compare.configs import read_config
 from medsegdiff.compare.machine import describe_machine
 from medsegdiff.compare.probes import probe_case
 from medsegdiff.compare.runs import Probe, Sampling
 from medsegdiff.compare.step_means import StepMeans
 from medsegdiff.compare.uncertainty import case_uncertainty, normalised
-from medsegdiff.errors import SpecError
-from medsegdiff.handlers.metrics_report import MetricsReport
+from medsegdiff.data.bundle_config import EVALUATE_CONFIG, TRAIN_CONFIG
+from medsegdiff.errors import SpecError, plain_user_errors
+from medsegdiff.handlers.metrics_report import MetricsReport, spacing_of
 from medsegdiff.inferers.ensemble import EnsembleSegmenter
 from medsegdiff.inferers.loading import resolve_device
 from medsegdiff.inferers.slicewise import Segmenter
 from medsegdiff.metrics.calibration import ReliabilityBins
-from medsegdiff.metrics.segmentation import ClassMetrics, case_metrics
+from medsegdiff.metrics.segmentation import ClassMetrics
 from medsegdiff.networks.segmenter import Segmentation
 from medsegdiff.transforms.restore import Restored
 
@@ -187,7 +188,7 @@ class RunEvaluator:
             prediction=labels[-1],
             probabilities=normalised(self._probabilities(item, result.probabilities[0])),
             steps=np.stack(labels),
-            spacing=tuple(_spacing(truth)),
+            spacing=tuple(spacing_of(truth)),
         )
 
     def _members(self) -> list[Any]:
@@ -248,19 +249,7 @@ class RunEvaluator:
 
     def _measure(self, label: NDArray[Any], truth: MetaTensor, case: str) -> list[ClassMetrics]:
         """Rows of a label map (*S) against the truth (1, *S), as the bundle's `MetricsReport` makes them."""
-        report, wanted = self._report, _array(truth)[0]
-        options: dict[str, Any] = {
-            "spacing": _spacing(truth),
-            "nsd_tolerance": report.nsd_tolerance,
-            "case": case,
-        }
-        if not report.regions:
-            return case_metrics(label, wanted, class_names=report.class_names, **options)
-        rows = []
-        for number, (name, labels) in enumerate(report.regions.items(), start=1):
-            maps = (np.isin(one, list(labels)).astype(np.uint8) for one in (label, wanted))
-            rows += [replace(row, label=number) for row in case_metrics(*maps, class_names=[name], **options)]
-        return rows
+        return self._report.measure(label, _array(truth)[0], spacing=spacing_of(truth), case=case)
 
 
 def _one(candidates: Iterable[Any], kind: type, config: Path) -> Any:
@@ -282,11 +271,6 @@ def _bin_rows(bins: ReliabilityBins) -> list[dict[str, Any]]:
         {name: value.item() for name, value in zip(columns, row, strict=True)}
         for row in zip(*columns.values(), strict=True)
     ]
-
-
-def _spacing(truth: MetaTensor) -> list[float]:
-    """Edge lengths of a voxel in mm, one a spatial axis: MONAI 1.5 counts three for a picture, too."""
-    return [float(mm) for mm in truth.pixdim][: truth.ndim - 1]
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:

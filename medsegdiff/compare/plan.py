@@ -9,14 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff import __version__
-from medsegdiff.compare.configs import (
-    EVALUATE_CONFIG,
-    TRAIN_CONFIG,
-    digest_of,
-    digest_of_values,
-    plain_user_errors,
-    read_config,
-)
+from medsegdiff.compare.configs import digest_of, digest_of_values, read_config
 from medsegdiff.compare.draft import (
     DATA_SEED,
     Draft,
@@ -28,8 +21,9 @@ from medsegdiff.compare.draft import (
 )
 from medsegdiff.compare.runs import ENSEMBLE_SIGN, Probe, Run, Sampling
 from medsegdiff.compare.study import Evaluation, Study
+from medsegdiff.data.bundle_config import EVALUATE_CONFIG, TRAIN_CONFIG
 from medsegdiff.data.splits import PARTS
-from medsegdiff.errors import DataError, SpecError
+from medsegdiff.errors import DataError, SpecError, plain_user_errors
 from medsegdiff.inferers.loading import resolve_device
 
 

@@ -16,10 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medsegdiff.errors import DataError
-
-CONFIDENCE = 0.95
-N_RESAMPLES = 2000
-SEED = 0
+from medsegdiff.metrics.summary import CONFIDENCE, bootstrap_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,24 +142,6 @@ def compare_paired(values: ArrayLike, reference: ArrayLike, *, higher_is_better:
         p_t=_t_test(difference),
         p_wilcoxon=_wilcoxon(difference),
     )
-
-
-def bootstrap_interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Percentile bootstrap of the mean of defined values (N,), as in the metrics of every evaluation; seeded."""
-    if len(values) < 2:
-        return math.nan, math.nan
-    from scipy.stats import bootstrap  # a second to import
-
-    interval = bootstrap(
-        (values,),
-        np.mean,
-        confidence_level=CONFIDENCE,
-        n_resamples=N_RESAMPLES,
-        # BCa is undefined where all values are equal, as for a class that every method misses.
-        method="percentile",
-        rng=np.random.default_rng(SEED),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import medsegdiff
-from medsegdiff.compare.configs import TRAIN_CONFIG
+from medsegdiff.data.bundle_config import TRAIN_CONFIG
 from medsegdiff.errors import DataError, SpecError
 
 # Ids of a bundle that other parts of the study decide.

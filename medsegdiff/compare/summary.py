@@ -14,8 +14,9 @@ from medsegdiff.compare import analyses, sampling_analyses
 from medsegdiff.compare.claims import ALPHA, DECLINE_MARGIN, METRIC, PAR_MARGIN
 from medsegdiff.compare.evidence import judge
 from medsegdiff.compare.frames import ENTRY, canonical, groups, in_order, metrics_of, read_cases, read_table
-from medsegdiff.compare.statistics import CONFIDENCE, N_RESAMPLES, SEED, mean_of
+from medsegdiff.compare.statistics import mean_of
 from medsegdiff.files import written_whole
+from medsegdiff.metrics.summary import CONFIDENCE, N_RESAMPLES, SEED
 
 SUMMARY_NAME = "summary.json"
 UNCERTAINTY = ("ece", "ause", "ged")

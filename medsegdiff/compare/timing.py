@@ -7,8 +7,10 @@ import time
 
 from ignite.engine import Events
 
-from medsegdiff.compare.configs import TRAIN_CONFIG, plain_user_errors, read_config
+from medsegdiff.compare.configs import read_config
 from medsegdiff.compare.runs import Training
+from medsegdiff.data.bundle_config import TRAIN_CONFIG
+from medsegdiff.errors import plain_user_errors
 
 WARM_UP = 2
 

@@ -20,10 +20,11 @@ from typing import Any
 
 import torch
 
-from medsegdiff.compare.configs import TRAIN_CONFIG, digest_of
+from medsegdiff.compare.configs import digest_of
 from medsegdiff.compare.machine import describe_machine
 from medsegdiff.compare.runs import DONE, FAILED, Run, Training, read_json
 from medsegdiff.compare.timing import measure_step_seconds
+from medsegdiff.data.bundle_config import TRAIN_CONFIG
 from medsegdiff.data.splits import write_json
 from medsegdiff.errors import SpecError, one_line
 from medsegdiff.inferers.loading import resolve_device

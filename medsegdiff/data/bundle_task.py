@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medsegdiff.data.bundle_config import TRAIN_CONFIG, read_bundle_config
 from medsegdiff.data.case_files import Expected
 from medsegdiff.errors import DataError
-
-TRAINING_CONFIG = Path("configs") / "train.json"
 
 
 def bundle_task(bundle: str | Path) -> tuple[Expected, str | None]:
@@ -16,18 +15,10 @@ def bundle_task(bundle: str | Path) -> tuple[Expected, str | None]:
     Raises:
         DataError: no such bundle, or one whose configuration cannot be read.
     """
-    from monai.bundle import ConfigParser  # seconds to import
-
-    config = Path(bundle) / TRAINING_CONFIG
-    if not config.is_file():
-        msg = f"{bundle} has no {TRAINING_CONFIG}; give --bundle the folder of a bundle"
+    if not (Path(bundle) / TRAIN_CONFIG).is_file():
+        msg = f"{bundle} has no {TRAIN_CONFIG}; give --bundle the folder of a bundle"
         raise DataError(msg)
-    parser = ConfigParser()
-    try:
-        parser.read_config(str(config))
-    except ValueError as error:
-        msg = f"{config} cannot be read as a configuration ({error}); mend it, or take the bundle's own"
-        raise DataError(msg) from error
+    parser = read_bundle_config(Path(bundle), TRAIN_CONFIG)
     parser["bundle_root"] = str(bundle)
     phantoms = parser.get_parsed_content("phantoms")
     expected = Expected(

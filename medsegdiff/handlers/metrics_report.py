@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 import ignite.distributed as idist
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data.meta_tensor import MetaTensor
@@ -90,6 +91,35 @@ class MetricsReport:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._report)
 
+    def measure(
+        self,
+        prediction: np.ndarray | torch.Tensor,
+        truth: np.ndarray | torch.Tensor,
+        *,
+        spacing: Sequence[float],
+        case: str,
+    ) -> list[ClassMetrics]:
+        """A row for each class, or for each region where there are any.
+
+        Args:
+            prediction: label map (*S).
+            truth: label map (*S).
+            spacing: of the voxels, in mm.
+            case: name of the case.
+
+        Raises:
+            DataError: see `case_metrics`.
+        """
+        options: dict[str, Any] = {"spacing": spacing, "nsd_tolerance": self.nsd_tolerance, "case": case}
+        if not self.regions:
+            return case_metrics(prediction, truth, class_names=self.class_names, **options)
+        rows: list[ClassMetrics] = []
+        for number, (region, labels) in enumerate(self.regions.items(), start=1):
+            values = torch.tensor(labels)
+            maps = (torch.isin(torch.as_tensor(one).cpu(), values).to(torch.uint8) for one in (prediction, truth))
+            rows += [replace(row, label=number) for row in case_metrics(*maps, class_names=[region], **options)]
+        return rows
+
     def _start(self, _engine: Engine) -> None:
         self._measured = []
 
@@ -122,15 +152,7 @@ class MetricsReport:
             _check_grid(prediction, truth, name)
         n_classes = len(self.class_names) + 1
         found, wanted = _label_map(prediction, n_classes, f"case {name}: {self.keys[0]!r}"), truth[0]
-        options: dict[str, Any] = {"spacing": _spacing(truth), "nsd_tolerance": self.nsd_tolerance, "case": name}
-        if not self.regions:
-            return path, case_metrics(found, wanted, class_names=self.class_names, **options)
-        rows: list[ClassMetrics] = []
-        for number, (region, labels) in enumerate(self.regions.items(), start=1):
-            values = torch.tensor(labels)
-            maps = (torch.isin(torch.as_tensor(one).cpu(), values).to(torch.uint8) for one in (found, wanted))
-            rows += [replace(row, label=number) for row in case_metrics(*maps, class_names=[region], **options)]
-        return path, rows
+        return path, self.measure(found, wanted, spacing=spacing_of(truth), case=name)
 
     def _report(self, engine: Engine) -> None:
         measured = _gather(self._measured)
@@ -169,7 +191,7 @@ def _check_grid(prediction: MetaTensor, truth: MetaTensor, name: str) -> None:
     extent = torch.ones(len(a), dtype=a.dtype)
     extent[: truth.ndim - 1] = torch.tensor(truth.shape[1:], dtype=a.dtype)
     apart = float(((a - b)[:-1].norm(dim=0) * extent).sum())  # bound over all voxels: origin plus drift along each axis
-    if apart > 0.1 * min(_spacing(truth)):
+    if apart > 0.1 * min(spacing_of(truth)):
         msg = (
             f"case {name}: prediction and truth lie up to {apart:.3g} mm apart; "
             "bring both onto one grid (invert the transforms of the prediction, or apply them to the truth)"
@@ -224,6 +246,6 @@ def _flat(summary: Mapping[str, Any]) -> dict[str, float]:
     return flat | {key: summary["mean"][key] for key in ("n_missed", "n_spurious", "n_absent")}
 
 
-def _spacing(truth: MetaTensor) -> list[float]:
+def spacing_of(truth: MetaTensor) -> list[float]:
     """Edge lengths of a voxel in mm, one a spatial axis: MONAI 1.5 counts three for a picture, too."""
     return [float(mm) for mm in truth.pixdim][: truth.ndim - 1]

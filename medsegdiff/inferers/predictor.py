@@ -22,14 +22,15 @@ from monai.utils.enums import CommonKeys as Keys
 from monai.utils.enums import MetaKeys
 from numpy.typing import NDArray
 
-from medsegdiff.errors import DataError, SpecError, find_user_error
+from medsegdiff.data.bundle_config import INFERENCE_CONFIG, read_bundle_config
+from medsegdiff.errors import SpecError, plain_user_errors
 from medsegdiff.inferers.describe import describe_fusion, describe_members
 from medsegdiff.inferers.loading import Weights, resolve_device
 from medsegdiff.inferers.sampling import VARIANCE, Sampling, largest_variance
 from medsegdiff.inferers.slicewise import Segmenter
 from medsegdiff.transforms.restore import ENTROPY, PROBABILITIES, Restored, RestoredClasses
 
-CONFIG = Path("configs") / "inference.json"
+CONFIG = INFERENCE_CONFIG
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,8 +161,8 @@ class BundlePredictor:
             "fuse_draws": fuse_draws,
             "uncertainty": uncertainty,
         }
-        parser = _parse(self.bundle_dir / CONFIG, overrides)
-        with _plain_user_errors(), _quiet_readers():
+        parser = _parse(self.bundle_dir, overrides)
+        with plain_user_errors(), _quiet_readers():
             self.network: Segmenter = parser.get_parsed_content("network_def")
             self.preprocessing: Compose = parser.get_parsed_content("preprocessing")
             self.inferer: Sampling = parser.get_parsed_content("inferer")
@@ -189,7 +190,7 @@ class BundlePredictor:
             DataError: the file is unreadable or not what the task expects.
         """
         clock = _Clock(self.device)
-        with _plain_user_errors():
+        with plain_user_errors():
             item: Any = {Keys.IMAGE: _paths(path)}
             reading = _count_readers(self.preprocessing)
             item = self.preprocessing(item, end=reading)
@@ -230,38 +231,19 @@ class BundlePredictor:
         return None if restored is None else restored.classes(item)
 
 
-def _parse(config: Path, overrides: dict[str, Any]) -> ConfigParser:
-    if not config.is_file():
-        msg = f"{config} does not exist; give the folder of a bundle, which holds {CONFIG}"
-        raise DataError(msg)
-    parser = ConfigParser()
-    try:
-        parser.read_config(str(config))
-    except ValueError as error:
-        msg = f"{config} cannot be read as a configuration ({error}); mend it, or take the bundle's own"
-        raise DataError(msg) from error
+def _parse(bundle: Path, overrides: dict[str, Any]) -> ConfigParser:
+    parser = read_bundle_config(bundle, CONFIG)
     for name, value in overrides.items():
         if value is None:
             continue
         if name not in parser:
             msg = (
-                f"{config} has no id {name!r} to set to {value!r}; leave that setting out, or add the id to the bundle"
+                f"{bundle / CONFIG} has no id {name!r} to set to {value!r}; leave that setting out, or add the id to "
+                "the bundle"
             )
             raise SpecError(msg)
         parser[name] = value
     return parser
-
-
-@contextlib.contextmanager
-def _plain_user_errors() -> Iterator[None]:
-    """Let a user error through as it was raised: MONAI wraps it into others."""
-    try:
-        yield
-    except Exception as error:
-        user_error = find_user_error(error)
-        if user_error is None or user_error is error:
-            raise
-        raise user_error from error
 
 
 @contextlib.contextmanager

@@ -31,11 +31,13 @@ TITLES = {
     "weighted_coverage": "WCov",
     "area_ratio": "Area ratio",
 }
+CONFIDENCE, N_RESAMPLES, SEED = 0.95, 2000, 0
+"""Of the bootstrap intervals, where nothing else is asked for."""
 _COUNTS = ("n_cases", "n_missed", "n_spurious", "n_absent")
 
 
 def summarise(
-    rows: Sequence[ClassMetrics], *, confidence: float = 0.95, n_resamples: int = 2000, seed: int = 0
+    rows: Sequence[ClassMetrics], *, confidence: float = CONFIDENCE, n_resamples: int = N_RESAMPLES, seed: int = SEED
 ) -> dict[str, Any]:
     """Summarise measured cases, for each class and over classes.
 
@@ -185,7 +187,7 @@ def write_metrics(
 def _statistics(values: np.ndarray, *, confidence: float, n_resamples: int, seed: int) -> dict[str, float]:
     values = values[~np.isnan(values)]
     n = len(values)
-    low, high = _bootstrap(values, confidence=confidence, n_resamples=n_resamples, seed=seed)
+    low, high = bootstrap_interval(values, confidence=confidence, n_resamples=n_resamples, seed=seed)
     return {
         "mean": float(values.mean()) if n else math.nan,
         "std": float(values.std(ddof=1)) if n > 1 else math.nan,
@@ -196,7 +198,10 @@ def _statistics(values: np.ndarray, *, confidence: float, n_resamples: int, seed
     }
 
 
-def _bootstrap(values: np.ndarray, *, confidence: float, n_resamples: int, seed: int) -> tuple[float, float]:
+def bootstrap_interval(
+    values: np.ndarray, *, confidence: float = CONFIDENCE, n_resamples: int = N_RESAMPLES, seed: int = SEED
+) -> tuple[float, float]:
+    """The interval of the mean of defined values (N,), by percentile bootstrap; NaN for fewer than two values."""
     if len(values) < 2:
         return math.nan, math.nan
     from scipy.stats import bootstrap  # a second to import
