@@ -85,8 +85,8 @@ def predict(
     """Segment images.
 
     For each image NAME the label map NAME.nii.gz (for pictures NAME.png) goes into the output folder, on the grid of
-    the image; NAME_probabilities, NAME_entropy (0 to 1) and NAME_variance (the largest variance over draws of any
-    class's probability) where asked for. report.json tells settings, volumes, times and what went wrong. A file that
+    the image; NAME_probabilities, NAME_entropy (0 to 1) and NAME_variance (over draws, half the sum over
+    classes) where asked for. report.json tells settings, volumes, times and what went wrong. A file that
     cannot be segmented is reported in one line and the rest goes on; the exit code is then 2.
 
     manifest.jsonl notes what becomes of each case as it happens: after a run that was killed, the same command with

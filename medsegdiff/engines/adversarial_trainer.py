@@ -230,9 +230,8 @@ class AdversarialDiffusionTrainer(KeyedTraining, Trainer):
 
         loss = discriminator_loss(real_logits, fake_logits).mean()
         penalty = r1_penalty(real_logits, real, gamma=self.r1_gamma).mean() if penalised else torch.zeros_like(loss)
-        output |= {AdversarialKeys.DISCRIMINATOR_LOSS: loss.detach(), R1_PENALTY: penalty.detach()}
-        self.check_finite("loss of the discriminator", loss)
-        self.check_finite("R1 penalty", penalty)
+        output[AdversarialKeys.DISCRIMINATOR_LOSS] = self.shared_loss("loss of the discriminator", loss)
+        output[R1_PENALTY] = self.shared_loss("R1 penalty", penalty)
         self.fire_event(AdversarialIterationEvents.DISCRIMINATOR_LOSS_COMPLETED)
         self.discriminator_grad_scaler.scale(loss + penalty).backward()
         self.fire_event(AdversarialIterationEvents.DISCRIMINATOR_BACKWARD_COMPLETED)
@@ -271,17 +270,17 @@ class AdversarialDiffusionTrainer(KeyedTraining, Trainer):
         self.fire_event(AdversarialIterationEvents.GENERATOR_FORWARD_COMPLETED)
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         reconstruction = self.reconstruction_loss(prediction, x_0).mean()
-        output[AdversarialKeys.RECONSTRUCTION_LOSS] = reconstruction.detach()
+        output[AdversarialKeys.RECONSTRUCTION_LOSS] = self.shared_loss(
+            "reconstruction loss of the generator", reconstruction
+        )
         self.fire_event(AdversarialIterationEvents.RECONSTRUCTION_LOSS_COMPLETED)
-        self.check_finite("reconstruction loss of the generator", reconstruction)
         adversarial = torch.zeros_like(reconstruction)
         if self.adversarial_weight:
             adversarial = self._misleading(prediction, pair, noise)
-            self.check_finite("adversarial loss of the generator", adversarial)
-        output[AdversarialKeys.GENERATOR_LOSS] = adversarial.detach()
+        output[AdversarialKeys.GENERATOR_LOSS] = self.shared_loss("adversarial loss of the generator", adversarial)
         self.fire_event(AdversarialIterationEvents.GENERATOR_LOSS_COMPLETED)
         loss = reconstruction + self.adversarial_weight * adversarial
-        output[Keys.LOSS] = loss.detach()
+        output[Keys.LOSS] = self.shared_loss("loss of the generator", loss)
         self.fire_event(IterationEvents.LOSS_COMPLETED)
         self.grad_scaler.scale(loss).backward()
         self.fire_event(AdversarialIterationEvents.GENERATOR_BACKWARD_COMPLETED)

@@ -22,6 +22,15 @@ def process_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """The mean of a value over all processes of the run; the value itself where there is one."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
 def local_device() -> torch.device:
     """The device of this process: the GPU of its number on this machine, or the CPU where there is none.
 

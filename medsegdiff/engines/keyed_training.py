@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from medsegdiff.data.noise import TrainingNoise, key_to_seed
+from medsegdiff.engines.distributed import mean_over_processes
 from medsegdiff.errors import MedSegDiffError
 
 
@@ -69,6 +70,16 @@ class KeyedTraining:
             self.check_finite(f"norm of the gradient of the {name}", norm)
         scaler.step(optimizer)
         scaler.update()
+
+    def shared_loss(self, name: str, loss: torch.Tensor) -> torch.Tensor:
+        """The mean of a loss over all processes, without gradient: what one process alone would have and log.
+
+        Raises:
+            MedSegDiffError: it is NaN or infinite; on every process, so that none waits for the others.
+        """
+        mean = mean_over_processes(loss.detach())
+        self.check_finite(name, mean)
+        return mean
 
     def check_finite(self, name: str, value: torch.Tensor) -> None:
         """Stop before the optimiser's step: the weights would be lost, and the next checkpoint with them.

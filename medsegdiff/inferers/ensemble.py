@@ -127,6 +127,7 @@ class EnsembleSegmenter(nn.Module):
             steps += result.steps
             if fused is not None:
                 fused.add([as_labels(result.probabilities)] if watch is None else _whole(watch.maps(), member, result))
+            del result  # the next member samples without it
         variance = within / means.count + means.variance() * ((means.count - 1) / means.count)
         probabilities = means.mean if fused is None else break_ties(fused.probabilities(), means.mean)
         return Segmentation(probabilities, variance, draws, tuple(steps))

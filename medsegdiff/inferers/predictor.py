@@ -26,7 +26,7 @@ from medsegdiff.data.bundle_config import INFERENCE_CONFIG, read_bundle_config
 from medsegdiff.errors import SpecError, plain_user_errors
 from medsegdiff.inferers.describe import describe_fusion, describe_members
 from medsegdiff.inferers.loading import Weights, resolve_device
-from medsegdiff.inferers.sampling import VARIANCE, Sampling, largest_variance
+from medsegdiff.inferers.sampling import VARIANCE, Sampling
 from medsegdiff.inferers.slicewise import Segmenter
 from medsegdiff.transforms.restore import ENTROPY, PROBABILITIES, Restored, RestoredClasses
 
@@ -44,7 +44,7 @@ class CasePrediction:
         label: class of every voxel (*S), uint8, or uint16 for more than 256 classes.
         entropy: of the probabilities (*S), from 0 (one class is certain) to 1 (all are equal); None where no
             uncertainty was asked for.
-        variance: the largest variance over draws of any class's probability (*S); None likewise, and for one draw.
+        variance: over draws, see `Segmentation` (*S); None likewise, and for one draw.
         affine: (4, 4), from voxel index to millimetres in RAS; the identity for pictures.
         stage_seconds: wall time of the stages "read", "preprocess", "sample" and "restore".
         classes: the probability of each class (1, *S), restored when it is read.
@@ -200,11 +200,10 @@ class BundlePredictor:
             image: MetaTensor = item[Keys.IMAGE]
             segmentation = self.inferer.sample(image[None].to(self.device), self.network)
             item[Keys.PRED] = MetaTensor(segmentation.probabilities[0].cpu())
-            variance = largest_variance(segmentation) if self.uncertainty else None
-            if variance is not None:
-                item[VARIANCE] = MetaTensor(variance[0].cpu())
+            if self.uncertainty and segmentation.draws > 1:
+                item[VARIANCE] = MetaTensor(segmentation.variance[0].cpu())
             steps = segmentation.steps
-            del segmentation  # and with it two maps a class
+            del segmentation  # and with it a map a class
             clock.stop("sample")
             classes = self._restored_classes(item)
             item = self.postprocessing(item)

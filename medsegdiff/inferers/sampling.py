@@ -38,7 +38,7 @@ def sampling_iteration(engine: Any, batch: dict[str, Any]) -> dict[str, Any]:
     """An `iteration_update` for MONAI's `SupervisedEvaluator` that keeps the variance over draws.
 
     The output holds "image", "label" where there is one, "pred" (class probabilities (B, K, *S)) and, where more than
-    one draw was taken, "variance" (B, 1, *S): the largest variance over draws of any class's probability.
+    one draw was taken, "variance" (B, 1, *S), see `Segmentation`.
     """
     image, label, *_ = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
     engine.network.eval()
@@ -46,18 +46,9 @@ def sampling_iteration(engine: Any, batch: dict[str, Any]) -> dict[str, Any]:
     output: dict[str, Any] = {Keys.IMAGE: image, Keys.PRED: like_inputs(segmentation.probabilities, image)}
     if label is not None:
         output[Keys.LABEL] = label
-    variance = largest_variance(segmentation)
-    if variance is not None:
-        output[VARIANCE] = like_inputs(variance, image)
+    if segmentation.draws > 1:
+        output[VARIANCE] = like_inputs(segmentation.variance, image)
     engine.state.output = output
     engine.fire_event(IterationEvents.FORWARD_COMPLETED)
     engine.fire_event(IterationEvents.MODEL_COMPLETED)
     return engine.state.output  # taken apart and postprocessed by that event, as MONAI's handlers expect it
-
-
-def largest_variance(segmentation: Segmentation) -> torch.Tensor | None:
-    """The largest variance over draws of any class's probability, (B, 1, *S); None for a single draw.
-
-    With two classes this is the variance of the foreground's probability.
-    """
-    return segmentation.variance.amax(dim=1, keepdim=True) if segmentation.draws > 1 else None

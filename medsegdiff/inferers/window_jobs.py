@@ -59,8 +59,8 @@ def segment_by_windows(network: Any, job: WindowJob, segment: SegmentOne) -> Seg
 
 def _segment_with_members(ensemble: EnsembleSegmenter, job: WindowJob, segment: SegmentOne) -> Segmentation:
     """Each member by windows; what becomes of their results is the ensemble's own business."""
-    # Means and variances of the members are gathered in running moments: two maps each for a class.
-    held = job.held_maps + 4 * ensemble.segmenters[0].codec.num_classes
+    # The mean of the members and what they are fused to, a map each for a class, and two kinds of variance.
+    held = job.held_maps + 2 * ensemble.segmenters[0].codec.num_classes + 2
 
     def sample(member: Any, callback: StepCallback | None) -> Segmentation:
         return segment_by_windows(member, replace(job, callback=callback, held_maps=held), segment)

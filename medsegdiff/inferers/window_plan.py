@@ -193,11 +193,12 @@ def _maps(task: WindowTask, draws: int) -> float:
     channels, classes = segmenter.codec.channels * draws, segmenter.codec.num_classes
     held = task.held_maps + 1.0  # the sum of weights
     if segmenter.supervised:
-        return held + 2 * classes  # blended, and a variance of zeros
+        return held + classes + 1  # blended, and a variance of zeros
     several = segmenter.draws > 1
-    between = 2 * classes if segmenter.draws > draws else 0  # mean and squares, while later groups are sampled
-    # A draw joins the mean and the squares by way of three more.
-    at_end = classes * draws + (5 if several else 1) * classes
+    moments = classes + 1  # mean and squares
+    between = moments if segmenter.draws > draws else 0  # while later groups are sampled
+    # A draw joins the moments class by class, by way of three more maps.
+    at_end = classes * draws + (moments + 3 if several else 1)
     if task.average == "steps":
         # later, x_0 and what turns it into probabilities
         sampling = max(_STATES * channels, channels + 3 * classes * draws)

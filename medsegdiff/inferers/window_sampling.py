@@ -73,7 +73,7 @@ class WindowSampler:
         with evaluating(segmenter):
             if segmenter.supervised:
                 probabilities = self._segment_once()
-                result = Segmentation(probabilities, torch.zeros_like(probabilities), 1)
+                result = Segmentation.of_one_draw(probabilities)
             else:
                 count = StepCount(callback)
                 segment = self._segment_by_steps if self.average == "steps" else self._segment_windows

@@ -19,7 +19,8 @@ class Segmentation:
 
     Attributes:
         probabilities: mean over draws of the class probabilities (B, K, *S), summing to one over K.
-        variance: unbiased variance over draws of the probabilities (B, K, *S); zeros for a single draw.
+        variance: half the sum over classes of the unbiased variance over draws (B, 1, *S): with two classes, that of
+            the foreground's probability. Zeros for a single draw.
         draws: how many were drawn.
         steps: how many steps each group of draws took: fewer than were asked for where a callback stopped it. Empty
             for a supervised network.
@@ -29,6 +30,11 @@ class Segmentation:
     variance: torch.Tensor
     draws: int
     steps: tuple[int, ...] = ()
+
+    @classmethod
+    def of_one_draw(cls, probabilities: torch.Tensor) -> Segmentation:
+        """What a single draw gives, or a network that draws nothing."""
+        return cls(probabilities, torch.zeros_like(probabilities[:, :1]), 1)
 
 
 @dataclass(frozen=True)

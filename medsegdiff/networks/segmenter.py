@@ -211,7 +211,7 @@ class DiffusionSegmenter(nn.Module):
         with evaluating(self):
             if self.schedule is None:
                 probabilities = self.segment_once(image)
-                return Segmentation(probabilities, torch.zeros_like(probabilities), 1)
+                return Segmentation.of_one_draw(probabilities)
             condition = self.encode(image)
             count = StepCount(callback)
 
@@ -258,8 +258,8 @@ class DiffusionSegmenter(nn.Module):
                 device=device,
             )
             probabilities = segment(noise)
-            if self.draws == 1:  # moments would be two more tensors of this size
-                return Segmentation(probabilities, torch.zeros_like(probabilities), 1)
+            if self.draws == 1:  # moments would be one more tensor of this size
+                return Segmentation.of_one_draw(probabilities)
             moments.add(*probabilities.unflatten(0, (len(cases), -1)).unbind(1))  # (B, K, *S) each
             del probabilities  # the next draws are sampled without these beside them
         return Segmentation(moments.mean, moments.variance(), self.draws)

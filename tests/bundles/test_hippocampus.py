@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, load, verify_net_in_out
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medsegdiff.errors import USER_ERROR_EXIT_CODE, find_user_error
 from medsegdiff.methods import load_segmenter
@@ -224,10 +225,17 @@ def test_two_processes_train_as_one(repository, bundle, run_bundle, tmp_path, ti
     assert (
         two["objects"]["validation"]["early_stop"]["counter"] == one["objects"]["validation"]["early_stop"]["counter"]
     )
-    # Only the first process logs and draws.
+    # Only the first process logs and draws; what it logs is the loss of all.
     assert result.stdout.count("epoch 2 of 2: val_mean_dice") == 1
     writers = {path.name.split(".")[-2] for path in (tmp_path / "two").rglob("events.out*")}
     assert len(writers) == 1
+    assert logged_losses(tmp_path / "two") == pytest.approx(logged_losses(tmp_path / "one"), rel=1e-4)
+
+
+def logged_losses(folder: Path) -> list[float]:
+    """The loss of every optimiser step that a run showed."""
+    logs = (EventAccumulator(str(events)).Reload() for events in folder.rglob("events.out*"))
+    return next([s.value for s in log.Scalars("train_loss")] for log in logs if "train_loss" in log.Tags()["scalars"])
 
 
 def run_module(repository: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -64,7 +64,7 @@ def test_the_studies_of_the_repository_are_read(repository):
     methods = {variant.method for variant in real.variants}
     assert methods >= {"supervised", "diffusion", "recycling", "recycling_next", "segdiff", "cdal"}
     assert methods >= {"self_conditioning", "self_conditioning_next"}
-    assert real.budget.steps == 1152
+    assert real.budget.steps == 720
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_the_variance_is_that_of_a_draw_of_a_random_member(make_segmenter, image
     mean = (parts[0].probabilities + parts[1].probabilities) / 2
     within = (parts[0].variance + parts[1].variance) / 2
     between = sum((part.probabilities - mean) ** 2 for part in parts) / 2
-    torch.testing.assert_close(result.variance, within + between)
+    torch.testing.assert_close(result.variance, within + between.sum(dim=1, keepdim=True) / 2)
     assert result.draws == 8
 
 

@@ -7,7 +7,7 @@ from monai.engines import SupervisedEvaluator
 from monai.inferers import SimpleInferer
 from torch import nn
 
-from medsegdiff.inferers.sampling import SamplingInferer, largest_variance, sampling_iteration
+from medsegdiff.inferers.sampling import SamplingInferer, sampling_iteration
 
 SIZE = (10, 7, 6)
 
@@ -35,14 +35,6 @@ def test_metadata_of_the_image_stay_with_the_probabilities(make_segmenter):
     assert isinstance(result, MetaTensor)
     assert result.meta["filename_or_obj"] == ["case_07.nii.gz"]
     assert type(SamplingInferer()(_image(), make_segmenter())) is torch.Tensor
-
-
-def test_the_largest_variance_of_a_single_draw_is_none(make_segmenter):
-    assert largest_variance(make_segmenter(draws=1).sample(_image())) is None
-    sampled = make_segmenter(draws=3).sample(_image())
-    variance = largest_variance(sampled)
-    assert variance.shape == (1, 1, *SIZE)
-    assert (variance >= sampled.variance).all() and (variance > 0).any()
 
 
 @pytest.mark.parametrize("draws", [1, 2])

@@ -35,7 +35,7 @@ class TestEnsembles:
         result = inferer.sample(image, EnsembleSegmenter(members), cases=["a", "b"])
         parts = [inferer.sample(image, member, cases=["a", "b"]) for member in members]
         mean = (parts[0].probabilities + parts[1].probabilities) / 2
-        between = sum((part.probabilities - mean) ** 2 for part in parts) / 2
+        between = sum((part.probabilities - mean) ** 2 for part in parts).sum(dim=1, keepdim=True) / 4
         torch.testing.assert_close(result.probabilities, mean)
         torch.testing.assert_close(result.variance, (parts[0].variance + parts[1].variance) / 2 + between)
         assert result.draws == 4
@@ -68,7 +68,7 @@ class TestEnsembles:
         inner = EnsembleSegmenter([make_segmenter(), make_segmenter()])
         job = WindowJob(volume(), ["a"], [tuple(slice(0, n) for n in SIZE)], WINDOW, 0.5, 1, held_maps=2)
         segment_by_windows(inner, job, segment)
-        assert held == [2 + 4 * 3] * 2  # mean and squares of the means and of the variances, of three classes
+        assert held == [2 + 2 * 3 + 2] * 2  # mean and fused maps of three classes, variance within and between
 
 
 class TestSlices:
