@@ -204,20 +204,27 @@ def _expand(inputs: Sequence[Path], modalities: Modalities | None) -> tuple[list
 
     cases: dict[Path, list[Path]] = {}
     failures = []
+
+    def fail(given: str | list[str], errors: Sequence[DataError]) -> None:
+        failures.extend({"input": given, "status": "failed", "error": one_line(error)} for error in errors)
+
     # Named one by one, the files of a case are told by their names, too.
     single = [path for path in inputs if path.is_file()] if modalities else []
-    try:
-        grouped = list(group_modalities(single, modalities).values()) if modalities else []
-    except DataError as error:
-        grouped, inputs = [], [path for path in inputs if path not in single]
-        failures.append({"input": [str(path) for path in single], "status": "failed", "error": one_line(error)})
+    misfits: list[DataError] = []
+    grouped = list(group_modalities(single, modalities, misfits=misfits).values()) if modalities else []
+    fail([str(path) for path in single], misfits)
+    if misfits:  # a file of theirs is no case by itself
+        kept = {file for files in grouped for file in files}
+        inputs = [path for path in inputs if path in kept or path not in single]
     first_of = {file: files for files in grouped for file in files}
     for path in inputs:
+        misfits = []
         try:
-            for files in [first_of[path]] if path in first_of else find_cases(path, modalities):
+            for files in [first_of[path]] if path in first_of else find_cases(path, modalities, misfits=misfits):
                 cases.setdefault(Path(os.path.abspath(files[0])), files)
         except DataError as error:
-            failures.append({"input": str(path), "status": "failed", "error": one_line(error)})
+            misfits.append(error)
+        fail(str(path), misfits)
     return list(cases.values()), failures
 
 

@@ -154,7 +154,7 @@ def _from_folders(folder: Path) -> list[Item]:
 def _from_dataset_json(folder: Path) -> list[Item]:
     source = folder / DATASET_FILE
     items: dict[str, Item] = {}
-    missing = 0
+    missing: list[Path] = []
     entries = _dataset_json(folder).get("training", [])
     for entry in entries if isinstance(entries, list) else [None]:
         if not isinstance(entry, dict) or not {"image", "label"} <= entry.keys():
@@ -166,8 +166,15 @@ def _from_dataset_json(folder: Path) -> list[Item]:
         images = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
         paths = [folder / str(image) for image in images]
         label = folder / str(entry["label"])
-        if not all(path.exists() for path in (*paths, label)):
-            missing += 1
+        absent = [path for path in (*paths, label) if not path.exists()]
+        if absent and absent[0] != label and any(path.exists() for path in paths):
+            msg = (
+                f"{absent[0]}: there is no such file, though {DATASET_FILE} lists it and other modalities of its case "
+                f"are there; add it, or take the case out of {DATASET_FILE}"
+            )
+            raise DataError(msg)
+        if absent:
+            missing.append(absent[0])
             continue
         image = [str(path) for path in paths] if isinstance(entry["image"], list) else str(paths[0])
         name = case_name(label)
@@ -175,7 +182,8 @@ def _from_dataset_json(folder: Path) -> list[Item]:
             _raise_repeated(source, name)
         items[name] = _item(name, image, label)
     if missing:
-        logger.warning("%s: left out %d of %d cases whose files are missing", source, missing, len(entries))
+        text = "%s: left out %d of %d cases whose files are missing, such as %s"
+        logger.warning(text, source, len(missing), len(entries), missing[0])
     return list(items.values())
 
 

@@ -58,21 +58,25 @@ def find_images(path: str | Path) -> list[Path]:
     return images
 
 
-def find_cases(path: str | Path, modalities: Modalities | None = None) -> list[list[Path]]:
+def find_cases(
+    path: str | Path, modalities: Modalities | None = None, *, misfits: list[DataError] | None = None
+) -> list[list[Path]]:
     """The files of each case that a path stands for: one file, or one folder with a DICOM series, or one a channel.
 
     Args:
         path: a file or folder, see `find_images`.
         modalities: names of the channels, for images that have a file a channel, see `group_modalities`; such files
             may lie in the folder or in a folder for each case.
+        misfits: takes what is wrong with single cases, see `group_modalities`.
 
     Raises:
         DataError: see `find_images` and `group_modalities`.
     """
     if modalities and Path(path).is_dir():
         folders = [Path(path), *sorted(folder for folder in Path(path).iterdir() if folder.is_dir())]
-        cases = group_modalities([file for folder in folders for file in _images_in(folder)], modalities)
-        if cases:
+        files, known = [file for folder in folders for file in _images_in(folder)], len(misfits or ())
+        cases = group_modalities(files, modalities, misfits=misfits)
+        if cases or len(misfits or ()) > known:
             return list(cases.values())
     return [[image] for image in find_images(path)]
 

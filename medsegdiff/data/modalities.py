@@ -20,7 +20,9 @@ Modalities = Sequence[Sequence[str]]
 """The names that each channel goes by, in the order of the channels: [["t1", "t1n"], ["t1ce", "t1c"], …]."""
 
 
-def group_modalities(paths: Sequence[Path], modalities: Modalities) -> dict[str, list[Path]]:
+def group_modalities(
+    paths: Sequence[Path], modalities: Modalities, *, misfits: list[DataError] | None = None
+) -> dict[str, list[Path]]:
     """Sort the files of images that have a file a channel.
 
     Names are `CASE_MODALITY` or `CASE-MODALITY`, large or small, or those of nnU-Net, `CASE_0000` for the first
@@ -29,6 +31,8 @@ def group_modalities(paths: Sequence[Path], modalities: Modalities) -> dict[str,
     Args:
         paths: files.
         modalities: names of the channels.
+        misfits: takes the error of every case that lacks a modality, or has two files of one; such cases are left out.
+            None raises the first.
 
     Returns:
         Name of the case to its files in the order of the channels, sorted by name; files of the same case in several
@@ -37,9 +41,20 @@ def group_modalities(paths: Sequence[Path], modalities: Modalities) -> dict[str,
     Raises:
         DataError: a case lacks a modality, or has two files of one.
     """
+    grouped, errors = _group(paths, modalities)
+    if misfits is None and errors:
+        raise errors[0]
+    if misfits is not None:
+        misfits += errors
+    return grouped
+
+
+def _group(paths: Sequence[Path], modalities: Modalities) -> tuple[dict[str, list[Path]], list[DataError]]:
+    """The cases of which there is a file a channel, and what is wrong with the others."""
     channels = _numbers(modalities)
     found: dict[tuple[Path, str], dict[int, Path]] = {}
     others = []
+    errors: dict[tuple[Path, str], DataError] = {}
     for path in sorted(paths):
         case, channel = _split_name(case_name(path), channels, len(modalities))
         if channel is None:
@@ -51,7 +66,7 @@ def group_modalities(paths: Sequence[Path], modalities: Modalities) -> dict[str,
                 f"{path}: got a second file of {modalities[channel][0]} of the case {case} beside "
                 f"{files[channel].name}; allowed is one; remove or rename one of them"
             )
-            raise DataError(msg)
+            errors.setdefault((path.parent, case), DataError(msg))
         files[channel] = path
     for (folder, case), files in found.items():
         missing = [names[0] for index, names in enumerate(modalities) if index not in files]
@@ -61,15 +76,16 @@ def group_modalities(paths: Sequence[Path], modalities: Modalities) -> dict[str,
                 f"{', '.join(missing)}; needed is a file for each of {', '.join(names[0] for names in modalities)}: "
                 "add what is missing, or leave this case out"
             )
-            raise DataError(msg)
+            errors.setdefault((folder, case), DataError(msg))
     if found and others:
         logger.info("left out %d files that are named like no modality: %s", len(others), ", ".join(others[:5]))
-    names = [case for _, case in found]
+    names = [case for _, case in found]  # of misfits too: a case keeps its name when they are mended
     grouped = {
         case if names.count(case) == 1 else f"{folder.name}_{case}": [files[index] for index in sorted(files)]
         for (folder, case), files in found.items()
+        if (folder, case) not in errors
     }
-    return dict(sorted(grouped.items()))
+    return dict(sorted(grouped.items())), list(errors.values())
 
 
 class CaseNames:

@@ -51,10 +51,11 @@ def test_a_folder_holds_as_many_cases_as_there_are_names(predict, tmp_path):
     assert "1 with another image" in predict(*second, "--resume").stderr
 
 
-def test_a_case_without_a_modality_is_named_and_the_rest_is_done(predict, tmp_path):
-    save_case(tmp_path / "whole", "one")
-    save_case(tmp_path / "torn", "two", modalities=MODALITIES[:3])
-    result = predict(tmp_path / "whole", tmp_path / "torn")
+@pytest.mark.parametrize("given", ["two folders", "one folder", "files"])
+def test_a_case_without_a_modality_is_named_and_the_rest_is_done(predict, tmp_path, given):
+    whole = tmp_path / ("whole" if given == "two folders" else "torn")
+    files = save_case(whole, "one") + save_case(tmp_path / "torn", "two", modalities=MODALITIES[:3])
+    result = predict(*(files if given == "files" else dict.fromkeys([whole, tmp_path / "torn"])))
     assert result.exit_code == 2
     assert "torn/two: got two_t1.nii.gz, two_t1ce.nii.gz, two_t2.nii.gz, without flair" in result.stderr
     assert (tmp_path / "out" / "one.nii.gz").is_file()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -67,10 +68,18 @@ def test_several_images_of_one_case_stay_a_list(tmp_path):
     assert item["image"] == [str(tmp_path / image) for image in entry["image"]]
 
 
+def test_a_missing_modality_of_a_case_is_named(tmp_path):
+    _folder(tmp_path, ["a_t1", "a"])
+    entry = {"image": ["imagesTr/a_t1.nii.gz", "imagesTr/a_t2.nii.gz"], "label": "labelsTr/a.nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": [entry]}))
+    with pytest.raises(DataError, match=r"imagesTr/a_t2.nii.gz: there is no such file, though dataset.json lists it"):
+        all_cases(tmp_path)
+
+
 def test_listed_cases_without_files_are_left_out_and_counted(tmp_path, caplog):
     _dataset_json(_folder(tmp_path, NAMES[:3]))
     assert len(all_cases(tmp_path)) == 3
-    assert "left out 7 of 10 cases whose files are missing" in caplog.text
+    assert re.search(r"left out 7 of 10 cases whose files are missing, such as \S+\.nii\.gz", caplog.text)
 
 
 def test_files_without_partner_and_hidden_files_are_left_out(tmp_path, caplog):

@@ -52,6 +52,13 @@ def test_two_files_of_one_modality_are_refused():
         group_modalities(files("p_t1c", "p_t1ce"), BRATS)
 
 
+def test_misfits_are_told_and_the_other_cases_kept():
+    sound = [f"r_{names[0]}" for names in BRATS]
+    misfits = []
+    assert list(group_modalities(files("p_t1", "q_t1c", "q_t1ce", *sound), BRATS, misfits=misfits)) == ["r"]
+    assert [str(error).split(":")[0] for error in misfits] == ["d/q_t1ce.nii.gz", "d/p"]
+
+
 @pytest.mark.parametrize(
     ("file", "subject"),
     [("d/p_1_t1.nii.gz", "d/p_1.nii.gz"), ("d/p_0000.nii.gz", "d/p.nii.gz"), ("d/p_1.nii.gz", "d/p_1.nii.gz")],
