@@ -8,6 +8,7 @@ and keeps its traceback.
 from __future__ import annotations
 
 import contextlib
+import errno
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -75,11 +76,17 @@ def check_at_least(least: int, **settings: int | None) -> None:
 
 
 def find_user_error(error: BaseException | None) -> MedSegDiffError | None:
-    """Return the user error behind `error`, following causes and contexts, or None when there is none."""
+    """Return the user error behind `error`, following causes and contexts, or None when there is none.
+
+    A full disk is one too, whoever was writing.
+    """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, MedSegDiffError):
             return error
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            name = "a file of this run" if error.filename is None else error.filename
+            return DataError(f"{name} cannot be written ({error.strerror}); free space, or have results go elsewhere")
         seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None

@@ -32,8 +32,10 @@ def written_whole(path: str | os.PathLike[str], *, advice: str) -> Iterator[Path
         _flush(partial)
         partial.replace(path)
     except (OSError, RuntimeError) as error:
-        # torch.save turns the OSError of a full disk into a RuntimeError ("unexpected pos").
-        msg = f"{path} cannot be written ({one_line(error)}); {advice}"
+        # torch.save turns the OSError of a full disk into a RuntimeError of its own words.
+        full = isinstance(error, RuntimeError) and "unexpected pos" in str(error)
+        reason = "the disk is full, or its quota used up" if full else one_line(error)
+        msg = f"{path} cannot be written ({reason}); {advice}"
         raise DataError(msg) from error
     finally:
         # Fails like the writing itself where the folder is none.

@@ -24,7 +24,7 @@ def test_the_file_appears_at_the_end_of_the_block(tmp_path):
     ("failure", "raised"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), DataError),
-        (RuntimeError("unexpected pos 704 vs 598"), DataError),
+        (RuntimeError("unexpected pos 704 vs 598"), DataError),  # of torch.save
         (KeyError("defect"), KeyError),
         (KeyboardInterrupt(), KeyboardInterrupt),
     ],
