@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def written_whole(path: str | os.PathLike[str], *, advice: str) -> Iterator[Path
         # Fails like the writing itself where the folder is none.
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left of `written_whole` in a folder that no other process writes to."""
+    for path in folder.glob(".*"):
+        if re.fullmatch(r"\..+\.\d+", path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

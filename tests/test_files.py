@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from medsegdiff.errors import DataError
-from medsegdiff.files import written_whole
+from medsegdiff.files import remove_unfinished, written_whole
 
 
 def test_the_file_appears_at_the_end_of_the_block(tmp_path):
@@ -57,3 +57,13 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
     with pytest.raises(DataError, match=r"deeper\.txt cannot be written .*; choose another folder"):
         write()
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    with written_whole(tmp_path / "model.pt", advice="…") as partial:
+        partial.touch()
+    kept = [tmp_path / "model.pt", tmp_path / ".hidden", tmp_path / "log.12"]
+    for path in (partial, *kept):
+        path.touch()
+    remove_unfinished(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)

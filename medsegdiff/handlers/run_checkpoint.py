@@ -13,7 +13,7 @@ from ignite.engine import Engine, Events
 
 from medsegdiff.engines.trainer import DiffusionTrainer
 from medsegdiff.errors import DataError, SpecError
-from medsegdiff.files import written_whole
+from medsegdiff.files import remove_unfinished, written_whole
 from medsegdiff.flags import as_bool
 from medsegdiff.methods import RunSpec
 
@@ -65,6 +65,8 @@ class RunCheckpoint:
 
     def start(self, engine: DiffusionTrainer) -> None:
         """Take up the checkpoint, or warn that a run stands in the folder already."""
+        if engine.state.rank == 0:
+            remove_unfinished(self.path.parent)
         if not self.resume:
             if self.path.exists():
                 logger.warning(
