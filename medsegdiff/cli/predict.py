@@ -203,7 +203,7 @@ def _expand(inputs: Sequence[Path], modalities: Modalities | None) -> tuple[list
     from medsegdiff.data.modalities import group_modalities
 
     cases: dict[Path, list[Path]] = {}
-    failures = []
+    failures: list[dict[str, Any]] = []
 
     def fail(given: str | list[str], errors: Sequence[DataError]) -> None:
         failures.extend({"input": given, "status": "failed", "error": one_line(error)} for error in errors)
