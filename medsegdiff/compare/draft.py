@@ -50,6 +50,7 @@ class Draft:
             self.spec: RunSpec = parser.get_parsed_content("spec")
             network = build_segmenter(self.spec)
         self.parameters = sum(parameter.numel() for parameter in network.parameters())
+        self.num_train_timesteps = None if network.schedule is None else network.schedule.num_train_timesteps
         self.samplings = _samplings(network, variant)
         self.probes = _probes(network, variant)
 
@@ -90,6 +91,7 @@ class Draft:
                 arguments=self._all_arguments(run_folder / "training", fold, seed, device),
                 spec=self.spec,
                 parameters=self.parameters,
+                num_train_timesteps=self.num_train_timesteps,
                 cases=len(parts["training"]),
                 batches=batches,
                 batch_size=batch_size,

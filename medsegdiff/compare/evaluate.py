@@ -21,14 +21,13 @@ from medsegdiff.compare.machine import describe_machine
 from medsegdiff.compare.probes import probe_case
 from medsegdiff.compare.runs import Probe, Sampling
 from medsegdiff.compare.step_means import StepMeans
-from medsegdiff.compare.uncertainty import case_uncertainty, normalised
+from medsegdiff.compare.uncertainty import PooledUncertainty, case_uncertainty, normalised
 from medsegdiff.data.bundle_config import EVALUATE_CONFIG, TRAIN_CONFIG
 from medsegdiff.errors import SpecError, plain_user_errors
 from medsegdiff.handlers.metrics_report import MetricsReport, spacing_of
 from medsegdiff.inferers.ensemble import EnsembleSegmenter
 from medsegdiff.inferers.loading import resolve_device
 from medsegdiff.inferers.slicewise import Segmenter
-from medsegdiff.metrics.calibration import ReliabilityBins
 from medsegdiff.metrics.segmentation import ClassMetrics
 from medsegdiff.networks.segmenter import Segmentation
 from medsegdiff.transforms.restore import Restored
@@ -119,12 +118,12 @@ class RunEvaluator:
 
         Returns:
             "cases", rows of metrics with their "step"; "uncertainty", a row a case; "calibration", the bins of all
-            cases together; "seconds_per_case", reading, preparing and sampling; "machine".
+            cases together; "sparsification", their mean curve; "seconds_per_case", reading, preparing and sampling;
+            "machine".
         """
         self._set_sampling(sampling)
         rows: list[dict[str, Any]] = []
-        uncertainty: list[dict[str, Any]] = []
-        bins: ReliabilityBins | None = None
+        uncertainty = PooledUncertainty()
         seconds = 0.0
         for number in progress(range(len(self._items))):
             started = time.perf_counter()
@@ -140,12 +139,12 @@ class RunEvaluator:
                 _array(truth)[0],
                 [self._label(item, draw) for draw in means.draws],
             )
-            bins = found.bins if bins is None else bins + found.bins
-            uncertainty.append({"case": case, **found.row()})
+            uncertainty.add(case, found)
         return {
             "cases": rows,
-            "uncertainty": uncertainty,
-            "calibration": [] if bins is None else _bin_rows(bins),
+            "uncertainty": uncertainty.rows,
+            "calibration": uncertainty.calibration(),
+            "sparsification": uncertainty.sparsification(),
             "seconds_per_case": seconds / max(1, len(self._items)),
             "machine": describe_machine(self.device),
         }
@@ -257,20 +256,6 @@ def _one(candidates: Iterable[Any], kind: type, config: Path) -> Any:
         return next(one for one in candidates if isinstance(one, kind))
     msg = f"{config} has no {kind.__name__}, by which a study measures; add one to the bundle"
     raise SpecError(msg)
-
-
-def _bin_rows(bins: ReliabilityBins) -> list[dict[str, Any]]:
-    columns = {
-        "bin_low": bins.edges[:-1],
-        "bin_high": bins.edges[1:],
-        "count": bins.count,
-        "confidence": bins.confidence,
-        "accuracy": bins.accuracy,
-    }
-    return [
-        {name: value.item() for name, value in zip(columns, row, strict=True)}
-        for row in zip(*columns.values(), strict=True)
-    ]
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:

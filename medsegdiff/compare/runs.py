@@ -56,6 +56,7 @@ class Training:
         arguments: ids of its `train.json` and their values; all but the number of epochs.
         spec: of the network.
         parameters: how many the network has.
+        num_train_timesteps: T of its schedule; None for a supervised network.
         cases: of the training part.
         batches: of an epoch.
         batch_size: samples a batch.
@@ -67,6 +68,7 @@ class Training:
     arguments: Mapping[str, Any]
     spec: RunSpec
     parameters: int
+    num_train_timesteps: int | None
     cases: int
     batches: int
     batch_size: int

@@ -24,10 +24,12 @@ TABLES: dict[str, tuple[str, ...]] = {
     ),
     "runs.csv": (
         *(*RUN_COLUMNS, "status", "reason", "optimiser_steps", "train_minutes", "parameters"),
+        "num_train_timesteps",
         *(*SAMPLING_COLUMNS, "seconds_per_case", "machine"),
     ),
     "uncertainty.csv": (*KEYS, "case", "ece", "ause", "ged"),
     "calibration.csv": (*KEYS, "bin_low", "bin_high", "count", "confidence", "accuracy"),
+    "sparsification.csv": (*KEYS, "removed", "error", "oracle"),
 }
 
 
@@ -52,8 +54,8 @@ def write_tables(plan: Plan, reasons: Mapping[str, str]) -> None:
             found = read_json(plan.evaluation_file(run, what))
             sampled = {**keys, **sampling_columns(what)}
             rows["cases.csv"] += [{**sampled, **row} for row in found.get("cases", [])]
-            rows["uncertainty.csv"] += [{**sampled, **row} for row in found.get("uncertainty", [])]
-            rows["calibration.csv"] += [{**sampled, **row} for row in found.get("calibration", [])]
+            for name in ("uncertainty", "calibration", "sparsification"):
+                rows[f"{name}.csv"] += [{**sampled, **row} for row in found.get(name, [])]
     for name, columns in TABLES.items():
         _write(plan.folder / name, rows[name], columns)
 
@@ -79,6 +81,7 @@ def _run_rows(plan: Plan, run: Run, reason: str | None) -> Iterable[dict[str, An
     """A row for each sampling that was measured; one that says why where a run failed."""
     record = run.record(DONE)
     trained = {name: record.get(name) for name in ("optimiser_steps", "train_minutes", "parameters", "machine")}
+    trained["num_train_timesteps"] = run.training.num_train_timesteps if run.training else None
     if run.members:
         trained["parameters"] = sum(member.training.parameters for member in run.members if member.training)
     reason = _failure(run, reason)

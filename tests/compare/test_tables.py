@@ -32,6 +32,7 @@ def evaluation(steps, **fields):
         "cases": [{"step": k, "probe": "", "t": None, "case": "a", **METRICS, **fields} for k in steps],
         "uncertainty": [{"case": "a", "ece": 0.1, "ause": 0.2, "ged": None}],
         "calibration": [{"bin_low": 0.0, "bin_high": 1.0, "count": 7, "confidence": 0.9, "accuracy": 0.8}],
+        "sparsification": [{"removed": 0.0, "error": 1.0, "oracle": 1.0}],
         "seconds_per_case": 2.5,
         "machine": "a machine",
     }
@@ -70,6 +71,8 @@ def test_rows_say_which_run_and_sampling_they_are_of(plan_study, pretend_trained
     ]
     assert read(plan, "uncertainty.csv")["ged"].tolist() == ["", ""]
     assert read(plan, "calibration.csv")["count"].tolist() == ["7", "7"]
+    assert read(plan, "sparsification.csv")["error"].tolist() == ["1.0", "1.0"]
+    assert runs["num_train_timesteps"].tolist() == ["", "1001"]
 
 
 def test_tables_without_rows_have_their_columns(plan_study):

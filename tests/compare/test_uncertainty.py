@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medsegdiff.compare.uncertainty import case_uncertainty, entropy_map, normalised
+from medsegdiff.compare.uncertainty import PooledUncertainty, case_uncertainty, entropy_map, normalised
 
 
 def probabilities(foreground):
@@ -29,8 +29,8 @@ def test_uncertainty_that_finds_the_errors_has_no_area():
     truth = np.array([1, 1, 1, 0])
     found = case_uncertainty(probabilities([0.99, 0.98, 0.45, 0.55]), truth)
     blind = case_uncertainty(probabilities([0.55, 0.55, 0.01, 0.99]), truth)
-    assert found.ause == pytest.approx(0)
-    assert blind.ause > 0.3
+    assert found.row()["ause"] == pytest.approx(0)
+    assert blind.row()["ause"] > 0.3
 
 
 def test_draws_have_a_distance_where_there_are_two():
@@ -45,3 +45,18 @@ def test_what_was_cropped_away_is_background():
     p = np.array([[0.5, 0.0, 2.0], [0.5, 0.0, -1e-4]])
     np.testing.assert_allclose(normalised(p), [[0.5, 1.0, 1.0], [0.5, 0.0, 0.0]])
     np.testing.assert_allclose(entropy_map(normalised(p)), [1, 0, 0])
+
+
+def test_cases_are_pooled_and_those_without_errors_have_no_curve():
+    truth, pooled = np.array([1, 1, 1, 0]), PooledUncertainty()
+    assert pooled.calibration() == pooled.sparsification() == []
+    pooled.add("right", case_uncertainty(probabilities([0.9, 0.8, 0.7, 0.1]), truth))
+    assert pooled.sparsification() == []
+    found = [case_uncertainty(probabilities(p), truth) for p in ([0.9, 0.8, 0.45, 0.1], [0.55, 0.1, 0.2, 0.1])]
+    for name, one in zip("ab", found, strict=True):
+        pooled.add(name, one)
+    assert [row["case"] for row in pooled.rows] == ["right", "a", "b"]
+    assert sum(row["count"] for row in pooled.calibration()) == 3 * 3
+    curve = pooled.sparsification()
+    assert curve[0] == {"removed": 0, "error": pytest.approx(1), "oracle": pytest.approx(1)}
+    np.testing.assert_allclose([row["error"] for row in curve], (found[0].curve.error + found[1].curve.error) / 2)
