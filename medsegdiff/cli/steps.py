@@ -59,26 +59,20 @@ def steps(
 
 def _cases(bundle: Path, dataset_dir: Path | None, part: str, seed: int) -> list[dict[str, Any]]:
     """The preprocessed cases, as the bundle's training validates them."""
-    from monai.bundle import ConfigParser
-
+    from medsegdiff.data.bundle_config import TRAIN_CONFIG, read_bundle_config
     from medsegdiff.data.task_data import PARTS
-    from medsegdiff.errors import DataError, SpecError
+    from medsegdiff.errors import SpecError, plain_user_errors
 
-    config = bundle / "configs" / "train.json"
-    if not config.is_file():
-        msg = f"{bundle} has no configs/train.json; give --bundle the folder of a bundle"
-        raise DataError(msg)
     if part not in PARTS:
         msg = f"part {part!r} does not exist; use one of {', '.join(PARTS)}"
         raise SpecError(msg)
-    parser = ConfigParser()
-    parser.read_config(str(config))
+    parser = read_bundle_config(bundle, TRAIN_CONFIG)
     parser["bundle_root"] = str(bundle)
     parser["dataset_dir"] = None if dataset_dir is None else str(dataset_dir)
     parser["seed"] = seed
-    parser.parse()
-    preprocess = parser.get_parsed_content("validate#preprocessing")
-    return [preprocess(item) for item in parser.get_parsed_content("datalists")[part]]
+    with plain_user_errors():
+        preprocess = parser.get_parsed_content("validate#preprocessing")
+        return [preprocess(item) for item in parser.get_parsed_content("datalists")[part]]
 
 
 def _check_axes(network: Segmenter, items: Sequence[Mapping[str, Any]]) -> None:

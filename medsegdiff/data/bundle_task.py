@@ -6,7 +6,6 @@ from pathlib import Path
 
 from medsegdiff.data.bundle_config import TRAIN_CONFIG, read_bundle_config
 from medsegdiff.data.case_files import Expected
-from medsegdiff.errors import DataError
 
 
 def bundle_task(bundle: str | Path) -> tuple[Expected, str | None]:
@@ -15,9 +14,6 @@ def bundle_task(bundle: str | Path) -> tuple[Expected, str | None]:
     Raises:
         DataError: no such bundle, or one whose configuration cannot be read.
     """
-    if not (Path(bundle) / TRAIN_CONFIG).is_file():
-        msg = f"{bundle} has no {TRAIN_CONFIG}; give --bundle the folder of a bundle"
-        raise DataError(msg)
     parser = read_bundle_config(Path(bundle), TRAIN_CONFIG)
     parser["bundle_root"] = str(bundle)
     phantoms = parser.get_parsed_content("phantoms")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 
-import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,74 +14,18 @@ from medsegdiff.data.fingerprint_tables import fingerprint_tables, write_fingerp
 from medsegdiff.data.phantoms import PhantomSpec, write_phantoms
 from medsegdiff.data.splits import write_folds, write_split
 from medsegdiff.errors import DataError, SpecError
-
-SHAPE = (12, 10, 8)
-NAMES = [f"case_{index}" for index in range(6)]
-
-
-def _save(path, array, affine=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
-
-
-def _image(index, shape=SHAPE):
-    return np.random.default_rng(index).normal(100, 10, shape).astype(np.float32)
-
-
-def _label(shape=SHAPE):
-    """A cube of class 1, 8 voxels; of class 2 one voxel, and apart from it two that touch by a corner."""
-    label = np.zeros(shape, np.uint8)
-    label[2:4, 2:4, 2:4] = 1
-    label[6, 6, 5], label[8, 8, 5], label[5, 5, 4] = 2, 2, 2
-    return label
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Six sound cases of two classes, listed in dataset.json."""
-    root = tmp_path / "data"
-    for index, name in enumerate(NAMES):
-        _save(root / "imagesTr" / f"{name}.nii.gz", _image(index))
-        _save(root / "labelsTr" / f"{name}.nii.gz", _label())
-    _describe(root)
-    return root
-
-
-def _describe(root, **more):
-    content = {
-        "tensorImageSize": "3D",
-        "modality": {"0": "MR"},
-        "labels": {"0": "background", "1": "cube", "2": "dots"},
-        "training": [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in NAMES],
-        "test": [],
-    }
-    (root / "dataset.json").write_text(json.dumps(content | more))
-
-
-def _found(fingerprint, *severities):
-    return [
-        (remark.severity, remark.case, remark.text)
-        for remark in fingerprint.remarks
-        if remark.severity in (severities or ("error", "warning"))
-    ]
-
-
-def _only(fingerprint, severity, case, text):
-    """The one remark of this case and severity, whose text holds `text`; no other case has any."""
-    [(got_severity, got_case, got_text)] = _found(fingerprint)
-    assert (got_severity, got_case) == (severity, case)
-    assert text in got_text
-    assert "\n" not in got_text
-
-
-def _change_image(folder, change, name=NAMES[1], affine=None):
-    path = folder / "imagesTr" / f"{name}.nii.gz"
-    _save(path, change(np.asarray(nibabel.load(path).dataobj)), affine)
-
-
-def _change_label(folder, change, name=NAMES[1], affine=None):
-    path = folder / "labelsTr" / f"{name}.nii.gz"
-    _save(path, change(np.asarray(nibabel.load(path).dataobj)), affine)
+from tests.data.labelled_folder import (
+    NAMES,
+    SHAPE,
+    change_image,
+    change_label,
+    describe,
+    make_image,
+    make_label,
+    only,
+    remarks_of,
+    save,
+)
 
 
 def test_a_sound_data_set_has_no_remarks(folder):
@@ -98,22 +41,22 @@ def test_phantoms_are_sound(tmp_path, dims, channels):
     spec = PhantomSpec(shape=(24,) * dims, spacing=(1.0,) * dims, num_classes=3, in_channels=channels)
     folder = write_phantoms(spec, tmp_path / "phantoms", cases=6)
     fingerprint = fingerprint_dataset(folder)
-    assert _found(fingerprint) == []
+    assert remarks_of(fingerprint) == []
     assert (fingerprint.expected.spatial_dims, fingerprint.expected.channels) == (dims, channels)
     assert {case.image.channels for case in fingerprint.cases} == {channels}
 
 
 def test_measures_are_those_of_the_arrays(folder):
-    _change_image(folder, lambda image: image, affine=np.diag([-2.0, 1.0, 1.5, 1.0]))
-    _change_label(folder, lambda label: label, affine=np.diag([-2.0, 1.0, 1.5, 1.0]))
+    change_image(folder, lambda image: image, affine=np.diag([-2.0, 1.0, 1.5, 1.0]))
+    change_label(folder, lambda label: label, affine=np.diag([-2.0, 1.0, 1.5, 1.0]))
     case = fingerprint_dataset(folder).cases[1]
     assert (case.case, case.image.shape, case.image.spacing, case.orientation) == (NAMES[1], SHAPE, (2, 1, 1.5), "LAS")
-    np.testing.assert_allclose(case.percentiles[0], np.percentile(_image(1), (0, 0.5, 5, 50, 95, 99.5, 100)))
+    np.testing.assert_allclose(case.percentiles[0], np.percentile(make_image(1), (0, 0.5, 5, 50, 95, 99.5, 100)))
     assert {value: vars(facts) for value, facts in case.classes.items()} == {
         1: {"voxels": 8, "volume": 24.0, "components": 1, "at_border": False},
         2: {"voxels": 3, "volume": 9.0, "components": 2, "at_border": False},
     }
-    inside = _image(1)[_label() > 0]
+    inside = make_image(1)[make_label() > 0]
     assert np.isin(case.foreground, inside).all() and len(np.unique(case.foreground)) == inside.size
 
 
@@ -127,14 +70,14 @@ def test_tables_sum_up_all_cases(folder):
     assert classes.loc["cube", "% of all"] == pytest.approx(100 * 8 / np.prod(SHAPE))
     assert classes.loc["dots", "parts, max"] == 2
     everything = tables["intensities"].iloc[0]
-    voxels = np.stack([_image(index) for index in range(6)])
+    voxels = np.stack([make_image(index) for index in range(6)])
     assert everything["channel"] == "MR"
     assert (everything["min"], everything["max"]) == (voxels.min(), voxels.max())
     assert everything["50 %"] == pytest.approx(np.median(voxels), abs=0.5)
 
 
 def test_the_json_holds_tables_remarks_and_cases(folder, tmp_path):
-    _change_image(folder, lambda image: image * np.nan)
+    change_image(folder, lambda image: image * np.nan)
     fingerprint = fingerprint_dataset(folder)
     write_fingerprint(fingerprint, tmp_path / "out" / "fingerprint.json")
     text = (tmp_path / "out" / "fingerprint.json").read_text()
@@ -156,7 +99,7 @@ def test_a_case_is_the_same_whichever_process_measures_it(folder):
         assert first.classes == second.classes
 
 
-OTHER_LABEL = _label()[:, :, :-1]
+OTHER_LABEL = make_label()[:, :, :-1]
 SPOILT_LABELS = {
     "shape": (lambda label: OTHER_LABEL, None, "the shapes differ"),
     "spacing": (lambda label: label, np.diag([1.0, 1.0, 1.2, 1.0]), "the grids are 1.4 mm apart"),
@@ -171,9 +114,9 @@ SPOILT_LABELS = {
 @pytest.mark.parametrize("kind", SPOILT_LABELS)
 def test_a_spoilt_label_is_an_error_of_its_case(folder, kind):
     change, affine, text = SPOILT_LABELS[kind]
-    _change_label(folder, change, affine=affine)
+    change_label(folder, change, affine=affine)
     fingerprint = fingerprint_dataset(folder)
-    _only(fingerprint, "error", NAMES[1], f"labelsTr/{NAMES[1]}.nii.gz: got")
+    only(fingerprint, "error", NAMES[1], f"labelsTr/{NAMES[1]}.nii.gz: got")
     assert text in fingerprint.remarks[0].text
     assert str(folder) not in fingerprint.remarks[0].text
 
@@ -195,17 +138,17 @@ SPOILT_IMAGES = {
 @pytest.mark.parametrize("kind", SPOILT_IMAGES)
 def test_a_spoilt_image_is_an_error_of_its_case(folder, kind):
     change, text = SPOILT_IMAGES[kind]
-    _change_image(folder, change)
+    change_image(folder, change)
     fingerprint = fingerprint_dataset(folder)
-    _only(fingerprint, "error", NAMES[1], text)
+    only(fingerprint, "error", NAMES[1], text)
     with pytest.raises(DataError, match=f"got 1 error, the first {NAMES[1]}: imagesTr"):
         fingerprint.require_sound()
 
 
 def test_everything_wrong_with_a_case_is_told_at_once(folder):
-    _change_image(folder, lambda image: _with_hole(image, np.nan))
-    _change_label(folder, lambda label: np.full((4, 4, 4), 9, np.uint8))
-    texts = [text for _, case, text in _found(fingerprint_dataset(folder)) if case == NAMES[1]]
+    change_image(folder, lambda image: _with_hole(image, np.nan))
+    change_label(folder, lambda label: np.full((4, 4, 4), 9, np.uint8))
+    texts = [text for _, case, text in remarks_of(fingerprint_dataset(folder)) if case == NAMES[1]]
     assert len(texts) == 3
     for part in ("voxels that are NaN", "the shapes differ", "got the label values 9"):
         assert any(part in text for text in texts)
@@ -214,171 +157,48 @@ def test_everything_wrong_with_a_case_is_told_at_once(folder):
 def test_a_file_that_cannot_be_read_leaves_the_others(folder):
     (folder / "imagesTr" / f"{NAMES[0]}.nii.gz").write_bytes(b"nothing")
     fingerprint = fingerprint_dataset(folder)
-    _only(fingerprint, "error", NAMES[0], "cannot be read")
+    only(fingerprint, "error", NAMES[0], "cannot be read")
     assert fingerprint.cases[0].classes[1].voxels == 8
     assert fingerprint.cases[1].image is not None
 
 
 def test_listed_files_that_are_missing_are_named(folder):
     (folder / "imagesTr" / f"{NAMES[2]}.nii.gz").unlink()
-    _only(fingerprint_dataset(folder), "error", NAMES[2], f"imagesTr/{NAMES[2]}.nii.gz: listed in dataset.json and mis")
+    only(fingerprint_dataset(folder), "error", NAMES[2], f"imagesTr/{NAMES[2]}.nii.gz: listed in dataset.json and mis")
 
 
 def test_missing_images_without_label_are_warned_of(folder):
-    _describe(folder, test=["./imagesTs/new.nii.gz"])
-    _only(fingerprint_dataset(folder), "warning", "new", "listed as test in dataset.json and missing")
+    describe(folder, test=["./imagesTs/new.nii.gz"])
+    only(fingerprint_dataset(folder), "warning", "new", "listed as test in dataset.json and missing")
 
 
 @pytest.mark.parametrize("place", ["imagesTr", "labelsTr", "imagesTs"])
 def test_files_that_are_not_listed_are_named(folder, place):
-    _save(folder / place / "stranger.nii.gz", _image(9))
+    save(folder / place / "stranger.nii.gz", make_image(9))
     (folder / "imagesTr" / "._hidden.nii.gz").touch()
-    _only(fingerprint_dataset(folder), "warning", "stranger", f"{place}/stranger.nii.gz: not listed in dataset.json")
+    only(fingerprint_dataset(folder), "warning", "stranger", f"{place}/stranger.nii.gz: not listed in dataset.json")
 
 
 def test_files_without_partner_are_named_where_nothing_is_listed(folder):
     (folder / "dataset.json").unlink()
-    _save(folder / "imagesTr" / "lonely.nii.gz", _image(9))
+    save(folder / "imagesTr" / "lonely.nii.gz", make_image(9))
     fingerprint = fingerprint_dataset(folder)
-    _only(fingerprint, "warning", "lonely", "imagesTr/lonely.nii.gz: no file of this name in labelsTr")
+    only(fingerprint, "warning", "lonely", "imagesTr/lonely.nii.gz: no file of this name in labelsTr")
     assert (fingerprint.expected.spatial_dims, set(fingerprint.cases[0].classes)) == (3, {1, 2})
-
-
-def test_values_with_gaps_are_an_error_where_classes_are_unknown(folder):
-    (folder / "dataset.json").unlink()
-    for name in NAMES:
-        _change_label(folder, lambda label: (label > 0).astype(np.uint8) * 255, name=name)
-    _only(fingerprint_dataset(folder), "error", "", "got the label values 255; allowed are 1, 2, 3")
-
-
-def test_another_number_of_channels_than_the_others_is_an_error_where_it_is_unknown(folder):
-    (folder / "dataset.json").unlink()
-    _change_image(folder, lambda image: np.stack([image, image + 1], -1))
-    _only(fingerprint_dataset(folder), "error", NAMES[1], "got 2 channels where 5 of 6 cases have 1")
-
-
-def test_a_class_that_no_case_has_is_warned_of(folder):
-    for name in NAMES:
-        _change_label(folder, lambda label: np.minimum(label, 1), name=name)
-    _only(fingerprint_dataset(folder), "warning", "", "no case has the class dots (2)")
-
-
-def test_a_class_that_training_never_sees_is_warned_of(folder, tmp_path):
-    for name in NAMES[1:]:
-        _change_label(folder, lambda label: np.minimum(label, 1), name=name)
-    split = tmp_path / "split.json"
-    write_split(split, {"training": NAMES[1:4], "validation": NAMES[4:5], "test": [NAMES[0], NAMES[5]]})
-    fingerprint = fingerprint_dataset(folder, split_file=split)
-    _only(fingerprint, "warning", "", "no case of the training part has the class dots (2), which others have")
-
-
-@pytest.mark.parametrize(("second", "severity"), [(NAMES[1], "warning"), (NAMES[5], "error")])
-def test_repeated_images_are_errors_across_parts(folder, tmp_path, second, severity):
-    split = tmp_path / "split.json"
-    write_split(split, {"training": NAMES[:4], "validation": NAMES[4:5], "test": NAMES[5:]})
-    # Stored in another type and format: the numbers count.
-    whole = np.rint(_image(0))
-    _change_image(folder, lambda image: whole.astype(np.int16), name=NAMES[0])
-    _change_image(folder, lambda image: whole.astype(np.float64), name=second)
-    text = f"the same image as {NAMES[0]}" + (" in training" if severity == "error" else "")
-    _only(fingerprint_dataset(folder, split_file=split), severity, second, text)
-
-
-def test_outliers_are_warned_of(folder):
-    affine = np.diag([1.0, 1.0, 3.0, 1.0])
-    for change in (_change_image, _change_label):
-        change(folder, lambda array: array, name=NAMES[0], affine=affine)
-    _save(folder / "imagesTr" / f"{NAMES[2]}.nii.gz", _image(2, (40, 10, 8)))
-    _save(folder / "labelsTr" / f"{NAMES[2]}.nii.gz", _label((40, 10, 8)))
-    _change_image(folder, lambda image: image * 1000, name=NAMES[4])
-    _change_image(folder, lambda image: image + 1024, name=NAMES[5])
-    found = {case: text for severity, case, text in _found(fingerprint_dataset(folder)) if severity == "warning"}
-    assert found.keys() == {NAMES[0], NAMES[2], NAMES[4], NAMES[5]}
-    assert found[NAMES[0]] == "unusual spacing: 1 × 1 × 3 mm, where the median is 1 × 1 × 1"
-    assert found[NAMES[2]] == "unusual size: 40 × 10 × 8 voxels, where the median is 12 × 10 × 8"
-    for name in NAMES[4:]:
-        assert found[name].startswith("unusual range of intensities in channel 0: ")
-
-
-def test_intensities_of_another_scale_are_no_outliers(folder):
-    """In MR the scale is arbitrary."""
-    for name, scale in zip(NAMES, (1, 2, 0.5, 3, 1.2, 0.8), strict=True):
-        _change_image(folder, lambda image, by=scale: image * by, name=name)
-    assert fingerprint_dataset(folder).remarks == ()
-
-
-def test_a_group_of_outliers_is_told_once(tmp_path):
-    names = [f"case_{index:02}" for index in range(12)]
-    for index, name in enumerate(names):
-        _save(tmp_path / "imagesTr" / f"{name}.nii.gz", _image(index) * (1000 if index % 3 == 0 else 1))
-        _save(tmp_path / "labelsTr" / f"{name}.nii.gz", _label())
-    _only(fingerprint_dataset(tmp_path), "warning", "", "4 of 12 cases have an unusual range of intensities")
-
-
-def test_a_sheared_grid_is_warned_of_and_a_turned_one_is_not(folder):
-    angle = np.radians(20)
-    turned = np.eye(4)
-    turned[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    sheared = np.eye(4)
-    sheared[0, 1] = 0.2
-    for change in (_change_image, _change_label):
-        change(folder, lambda array: array, name=NAMES[0], affine=turned)
-        change(folder, lambda array: array, name=NAMES[3], affine=sheared)
-    _only(fingerprint_dataset(folder), "warning", NAMES[3], "got axes at 78.7° to each other")
-
-
-def test_a_constant_channel_is_warned_of(folder):
-    _describe(folder, modality={"0": "T1", "1": "T2"})
-    for index, name in enumerate(NAMES):
-        _change_image(folder, lambda image, k=index: np.stack([image, image * (k != 3)], -1), name=name)
-    found = [text for _, case, text in _found(fingerprint_dataset(folder)) if case == NAMES[3]]
-    assert "channel 1 of 2 has the value 0 everywhere" in found
-
-
-def test_channels_may_be_files_of_their_own(folder):
-    entries = []
-    for index, name in enumerate(NAMES):
-        _save(folder / "imagesTr" / f"{name}_t2.nii.gz", _image(10 + index)[:, :, : 7 if index == 2 else 8])
-        images = [f"imagesTr/{name}.nii.gz", f"imagesTr/{name}_t2.nii.gz"]
-        entries.append({"image": images[: 1 if index == 4 else 2], "label": f"labelsTr/{name}.nii.gz"})
-    (folder / "imagesTr" / f"{NAMES[4]}_t2.nii.gz").unlink()
-    _describe(folder, modality={"0": "T1", "1": "T2"}, training=entries)
-    fingerprint = fingerprint_dataset(folder)
-    assert [(severity, case) for severity, case, _ in _found(fingerprint)] == [("error", NAMES[2]), ("error", NAMES[4])]
-    assert "the shapes differ" in fingerprint.remarks[0].text
-    assert "(1 channel); allowed is a 3-D image with 2 channels" in fingerprint.remarks[1].text
-    assert len(fingerprint.cases[0].percentiles) == 2
-
-
-@pytest.mark.parametrize("side", [0, -1])
-@pytest.mark.parametrize(("cropped", "remarks"), [(1, [NAMES[0]]), (4, [""])])
-def test_classes_at_the_border_are_a_note_of_the_few_or_of_all(folder, cropped, remarks, side):
-    def move(label):
-        label[side, 2:4, 2:4] = 1
-        return label
-
-    for name in NAMES[:cropped]:
-        _change_label(folder, move, name=name)
-    fingerprint = fingerprint_dataset(folder)
-    assert [(severity, case) for severity, case, _ in _found(fingerprint, "note")] == [
-        ("note", case) for case in remarks
-    ]
-    assert "cube reaches the border of the image" in fingerprint.remarks[0].text
-    fingerprint.require_sound()
 
 
 def test_a_case_in_two_parts_is_an_error(folder, tmp_path):
     split = tmp_path / "split.json"
     content = {"training": NAMES[:4], "validation": NAMES[3:5], "test": NAMES[5:]}
     split.write_text(json.dumps(content))
-    _only(fingerprint_dataset(folder, split_file=split), "error", "", "got 1 name (case_3) more than once")
+    only(fingerprint_dataset(folder, split_file=split), "error", "", "got 1 name (case_3) more than once")
 
 
 def test_a_split_that_knows_other_cases_is_warned_of(folder):
     write_split(
         folder / "splits" / "s.json", {"training": NAMES[:3], "validation": NAMES[3:4], "test": ["gone", NAMES[5]]}
     )
-    found = _found(fingerprint_dataset(folder, split_file=folder / "splits" / "s.json"))
+    found = remarks_of(fingerprint_dataset(folder, split_file=folder / "splits" / "s.json"))
     assert [(severity, case) for severity, case, _ in found] == [("warning", "")] * 2
     assert "1 of its 6 cases are not in the data" in found[0][2]
     assert "1 cases of the data are in no part of it" in found[1][2]
@@ -393,22 +213,22 @@ def test_folds_need_the_number_of_one(folder, tmp_path):
 
 def test_a_bundle_says_what_cases_must_be_like(folder, repository):
     fingerprint = fingerprint_dataset(folder, bundle=repository / "bundles" / "brats")
-    errors = _found(fingerprint, "error")
+    errors = remarks_of(fingerprint, "error")
     assert sum("allowed is a 3-D image with 4 channels" in text for _, _, text in errors) == len(NAMES)
     assert sum("got the label values 2 in 3 voxels" in text for _, _, text in errors) == len(NAMES)
-    [warning] = [text for _, _, text in _found(fingerprint, "warning") if "the bundle's classes are" in text]
+    [warning] = [text for _, _, text in remarks_of(fingerprint, "warning") if "the bundle's classes are" in text]
     assert "background, whole tumor, those of dataset.json background, cube, dots" in warning
 
 
 def test_a_bundle_brings_its_split(folder, repository):
     fingerprint = fingerprint_dataset(folder, bundle=repository / "bundles" / "hippocampus")
-    texts = [text for _, _, text in _found(fingerprint, "warning")]
+    texts = [text for _, _, text in remarks_of(fingerprint, "warning")]
     assert any("split_144_16_40.json: none of its 200 cases is in the data" in text for text in texts)
 
 
 def test_pictures_are_measured_in_pixels(tmp_path):
     for index in range(5):
-        for place, array in (("images", _image(index, (20, 30))), ("labels", np.zeros((20, 30)))):
+        for place, array in (("images", make_image(index, (20, 30))), ("labels", np.zeros((20, 30)))):
             array = array.astype(np.uint8)
             if place == "labels":
                 array[5:9, 5:10] = 1
@@ -423,11 +243,11 @@ def test_pictures_are_measured_in_pixels(tmp_path):
     assert tables["classes"].loc[0, "median pixels"] == 20
     assert list(tables["storage"].loc[0]) == [".tif", "uint8", "1", "-", 5]
     shutil.copy(tmp_path / "images" / "p0.tif", tmp_path / "images" / "p1.tif")
-    _only(fingerprint_dataset(tmp_path, seed=1), "error", "p1", "the same image as p0")
+    only(fingerprint_dataset(tmp_path, seed=1), "error", "p1", "the same image as p0")
 
 
 def test_labels_are_counted_from_0(folder):
-    _describe(folder, labels={"0": "background", "2": "dots"})
+    describe(folder, labels={"0": "background", "2": "dots"})
     with pytest.raises(DataError, match=r"got labels for 0, 2, without '1'; allowed are names for"):
         fingerprint_dataset(folder)
 
@@ -437,7 +257,7 @@ def test_a_folder_that_is_no_data_set_is_refused(tmp_path):
         fingerprint_dataset(tmp_path)
     with pytest.raises(DataError, match="there is no such folder"):
         fingerprint_dataset(tmp_path / "absent")
-    with pytest.raises(DataError, match=r"has no configs/train\.json; give --bundle the folder of a bundle"):
+    with pytest.raises(DataError, match=r"train\.json does not exist; give the folder of a bundle"):
         fingerprint_dataset(tmp_path, bundle=tmp_path)
 
 

@@ -351,34 +351,35 @@ def test_a_broken_configuration_is_refused(threshold_bundle):
         BundlePredictor(threshold_bundle)
 
 
-def test_a_setting_that_the_bundle_does_not_have_is_refused(threshold_bundle):
-    path = threshold_bundle / "configs" / "inference.json"
+def _edit_config(bundle, change):
+    path = bundle / "configs" / "inference.json"
     config = json.loads(path.read_text())
-    del config["draws"]
+    change(config)
     path.write_text(json.dumps(config))
+
+
+def test_a_setting_that_the_bundle_does_not_have_is_refused(threshold_bundle):
+    _edit_config(threshold_bundle, lambda config: config.pop("draws"))
     with pytest.raises(SpecError, match="has no id 'draws' to set to 3"):
         BundlePredictor(threshold_bundle, draws=3)
 
 
-def test_a_postprocessing_that_does_not_invert_is_refused(threshold_bundle, tmp_path):
-    path = _save(tmp_path / "a.nii.gz", _affine())
-    for chain, message in ((INVERTED[1:], "must make one label map"), ([], "must make one label map")):
-        predictor = BundlePredictor(_configure(threshold_bundle, chain), device="cpu")
-        with pytest.raises(SpecError, match=message):
-            predictor.predict(path)
-
-
-def test_a_postprocessing_without_probabilities_is_refused(threshold_bundle, tmp_path):
-    predictor = BundlePredictor(_configure(threshold_bundle, [INVERTED[0], INVERTED[3]]), device="cpu")
-    with pytest.raises(SpecError, match="gives no probabilities; take medsegdiff"):
+@pytest.mark.parametrize(
+    ("chain", "message"),
+    [
+        (INVERTED[1:], "must make one label map"),
+        ([], "must make one label map"),
+        ([INVERTED[0], INVERTED[3]], "gives no probabilities; take medsegdiff"),
+    ],
+)
+def test_a_postprocessing_without_probabilities_on_the_grid_is_refused(threshold_bundle, tmp_path, chain, message):
+    predictor = BundlePredictor(_configure(threshold_bundle, chain), device="cpu")
+    with pytest.raises(SpecError, match=message):
         predictor.predict(_save(tmp_path / "a.nii.gz", _affine()))
 
 
 def test_an_inferer_that_cannot_sample_is_refused(threshold_bundle):
-    path = threshold_bundle / "configs" / "inference.json"
-    config = json.loads(path.read_text())
-    config["inferer"] = {"_target_": "SimpleInferer"}
-    path.write_text(json.dumps(config))
+    _edit_config(threshold_bundle, lambda config: config.update(inferer={"_target_": "SimpleInferer"}))
     with pytest.raises(SpecError, match="a SimpleInferer, cannot sample"):
         BundlePredictor(threshold_bundle)
 
