@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +24,7 @@ class UserErrorGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
+        leave_orderly_on_sigterm()
         try:
             return super().invoke(ctx)
         except Exception as error:
@@ -29,6 +33,16 @@ class UserErrorGroup(TyperGroup):
                 raise
             typer.echo(f"error: {one_line(user_error)}", err=True)
             raise typer.Exit(USER_ERROR_EXIT_CODE) from error
+
+
+def leave_orderly_on_sigterm() -> None:
+    """Have SIGTERM, with which job schedulers end a process, leave as Ctrl-C does: child processes are ended too."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, leave)
 
 
 app = typer.Typer(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -80,3 +81,14 @@ def test_the_command_runs_as_a_process(tiny_bundle, save_image, tmp_path):
     [line] = result.stderr.strip().splitlines()
     assert line.startswith("error: ") and "nowhere.nii: there is no such file" in line
     assert sorted(path.name for path in out.iterdir()) == ["case.nii.gz", "manifest.jsonl", "report.json"]
+
+
+def test_a_terminated_command_leaves_as_an_interrupted_one_does():
+    code = (
+        "import os, signal; from medsegdiff.cli.main import leave_orderly_on_sigterm\n"
+        "leave_orderly_on_sigterm()\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGTERM); signal.pause()\n"
+        "finally:\n    print('children are ended')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stdout.strip()) == (128 + signal.SIGTERM, "children are ended")
