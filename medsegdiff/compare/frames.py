@@ -42,17 +42,22 @@ _NEEDED = [*TRAINING, *SAMPLING, "step", "sampling_seed", "probe", "t", "case", 
 def read_table(path: Path) -> pd.DataFrame:
     """Read one of the study's CSV files; names stay text whatever they look like, the rest are numbers.
 
+    Args:
+        path: of the file; where it is not there, the same with `.gz` behind it is read, as published studies have it.
+
     Returns:
         An empty frame where there is no such file.
 
     Raises:
         DataError: it cannot be read as a table.
     """
+    if not path.is_file():
+        path = path.with_name(f"{path.name}.gz")
     if not path.is_file() or not path.stat().st_size:
         return pd.DataFrame()
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, pd.errors.ParserError) as error:
         msg = f"{path} is not a table ({' '.join(str(error).split())}); run the comparison again to write it anew"
         raise DataError(msg) from error
     for column in table.columns.difference(_TEXT):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,9 +23,10 @@ from medsegdiff.errors import DataError
 
 
 class TestReading:
-    def test_names_stay_text_and_numbers_are_numbers(self, tmp_path, rows):
+    @pytest.mark.parametrize("suffix", ["", ".gz"])
+    def test_names_stay_text_and_numbers_are_numbers(self, tmp_path, rows, suffix):
         written = rows("recycling", [0.5, np.nan], seed="007").assign(case=["NA", "1.0"])
-        written.to_csv(tmp_path / "cases.csv", index=False)
+        written.to_csv(tmp_path / f"cases.csv{suffix}", index=False)
         cases = read_cases(tmp_path / "cases.csv")
         assert sorted(cases["case"]) == ["1.0", "NA"]
         assert set(cases["seed"]) == {"007"} and set(cases["fold"]) == {""}
@@ -42,6 +45,9 @@ class TestReading:
         (tmp_path / "cases.csv").write_text('a,b\n"1,2\n3')
         with pytest.raises(DataError, match="is not a table"):
             read_cases(tmp_path / "cases.csv")
+        (tmp_path / "runs.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n")[:-9])
+        with pytest.raises(DataError, match=r"runs\.csv\.gz is not a table"):
+            read_table(tmp_path / "runs.csv")
 
 
 class TestCaseValues:
