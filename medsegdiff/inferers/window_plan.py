@@ -197,8 +197,8 @@ def _maps(task: WindowTask, draws: int) -> float:
     several = segmenter.draws > 1
     moments = classes + 1  # mean and squares
     between = moments if segmenter.draws > draws else 0  # while later groups are sampled
-    # A draw joins the moments class by class, by way of three more maps.
-    at_end = classes * draws + (moments + 3 if several else 1)
+    # A draw joins the moments class by class, by way of one more map.
+    at_end = classes * draws + (moments + 1 if several else 1)
     if task.average == "steps":
         # later, x_0 and what turns it into probabilities
         sampling = max(_STATES * channels, channels + 3 * classes * draws)

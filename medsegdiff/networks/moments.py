@@ -24,7 +24,7 @@ class RunningMoments:
             for mean, one in zip(self.mean.split(1, dim=1), value.split(1, dim=1), strict=True):  # (B, 1, *S) each
                 delta = one - mean
                 mean.add_(delta, alpha=1 / self.count)
-                self._squares.addcmul_(delta, one - mean)
+                self._squares.addcmul_(delta, delta, value=1 - 1 / self.count)
 
     def variance(self) -> torch.Tensor:
         """Half the sum over classes of the unbiased variances so far (B, 1, *S); zeros after a single tensor.
