@@ -40,6 +40,10 @@ def predict(
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Also write entropy, and variance over draws where there are several.")
     ] = False,
+    output_format: Annotated[
+        str,
+        typer.Option(help="Of label maps: nifti (pictures as PNG), or dicom-seg for folders of one DICOM series."),
+    ] = "nifti",
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Use all weights of the bundle together.")] = False,
     fusion: Annotated[
         str | None,
@@ -86,8 +90,10 @@ def predict(
 
     For each image NAME the label map NAME.nii.gz (for pictures NAME.png) goes into the output folder, on the grid of
     the image; NAME_probabilities, NAME_entropy (0 to 1) and NAME_variance (over draws, half the sum over
-    classes) where asked for. report.json tells settings, volumes, times and what went wrong. A file that
-    cannot be segmented is reported in one line and the rest goes on; the exit code is then 2.
+    classes) where asked for. With --output-format dicom-seg a DICOM series gets the DICOM Segmentation NAME.dcm instead,
+    with the codes of the bundle's metadata; for research use only. report.json tells settings, volumes, times and
+    what went wrong. A file that cannot be segmented is reported in one line and the rest goes on; the exit code is
+    then 2.
 
     manifest.jsonl notes what becomes of each case as it happens: after a run that was killed, the same command with
     --resume does what is left, and again what was done with other settings or from an image that has changed since.
@@ -97,18 +103,21 @@ def predict(
     """
     # Imported here: torch and MONAI take seconds, which --help need not.
     from medsegdiff.cli.run_report import complete_report, write_report
-    from medsegdiff.cohort.case import name_cases
+    from medsegdiff.cohort.case import OUTPUT_FORMATS, name_cases
     from medsegdiff.cohort.run import CohortRun
     from medsegdiff.data.modalities import bundle_modalities
     from medsegdiff.data.writer import make_folder
     from medsegdiff.inferers.predictor import CONFIG
 
+    if output_format not in OUTPUT_FORMATS:
+        msg = f"output format {output_format!r} does not exist; use one of {', '.join(OUTPUT_FORMATS)}"
+        raise SpecError(msg)
     started = time.perf_counter()
     make_folder(output)
     modalities = bundle_modalities(bundle / CONFIG)
     images, failures = _expand(inputs, modalities)
     kinds = ["label"] + ["probabilities"] * probabilities + ["entropy", "variance"] * uncertainty
-    cases = name_cases(images, output, kinds=kinds, modalities=modalities)
+    cases = name_cases(images, output, kinds=kinds, modalities=modalities, output_format=output_format)
     for failure in failures:
         _say(f"error: {failure['error']}")
     if not cases:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ from medsegdiff.errors import DataError, MedSegDiffError, one_line
 if TYPE_CHECKING:
     from medsegdiff.data.modalities import Modalities
     from medsegdiff.inferers.predictor import BundlePredictor, CasePrediction
+
+
+NIFTI, DICOM_SEG = OUTPUT_FORMATS = ("nifti", "dicom-seg")
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Case:
         folder: where results go.
         kinds: what is written: "label", and any of "probabilities", "entropy" and "variance".
         others: the files of the further channels, of an image that has a file a channel.
+        output_format: of the label map, one of `OUTPUT_FORMATS`.
     """
 
     name: str
@@ -33,6 +38,7 @@ class Case:
     folder: Path
     kinds: tuple[str, ...] = ("label",)
     others: tuple[Path, ...] = ()
+    output_format: str = NIFTI
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -44,6 +50,8 @@ class Case:
         from medsegdiff.data.reading import PICTURE_SUFFIXES, image_suffix
 
         label, other = (".png", ".tif") if image_suffix(self.path) in PICTURE_SUFFIXES else (".nii.gz", ".nii.gz")
+        if self.output_format == DICOM_SEG:
+            label = ".dcm"
         suffixes = {kind: label if kind == "label" else f"_{kind}{other}" for kind in self.kinds}
         return {kind: self.folder / f"{self.name}{suffix}" for kind, suffix in suffixes.items()}
 
@@ -59,6 +67,7 @@ def name_cases(
     *,
     kinds: Sequence[str] = ("label",),
     modalities: Modalities | None = None,
+    output_format: str = NIFTI,
 ) -> list[Case]:
     """A case for each image, once it is known that no result would replace an image or another result.
 
@@ -67,6 +76,7 @@ def name_cases(
         folder: where results go.
         kinds: what is written, see `Case`.
         modalities: names of the channels of images that have a file a channel; names of cases go without them.
+        output_format: of the label maps, one of `OUTPUT_FORMATS`.
 
     Raises:
         DataError: two images that no name tells apart, or a result in the place of an image or another result.
@@ -76,7 +86,7 @@ def name_cases(
     files = [[image] if isinstance(image, Path) else list(image) for image in images]
     names = unique_names([first for first, *_ in files], modalities)
     cases = [
-        Case(name, first, folder, tuple(kinds), tuple(others))
+        Case(name, first, folder, tuple(kinds), tuple(others), output_format)
         for name, (first, *others) in zip(names, files, strict=True)
     ]
     taken = {file.resolve(): f"the input {file}" for case in cases for file in case.files}
@@ -96,16 +106,19 @@ def segment_case(predictor: BundlePredictor, case: Case) -> dict[str, Any]:
     Returns:
         "status" "done" with "outputs" (names of files by kind), "volumes", "steps" (those of each group of draws) and
         "stage_seconds", or, where a user can mend what went wrong, "status" "failed" with "error" on one line. Done
-        again, it gives the same files.
+        again, it gives the same files, but for the UIDs and times of a DICOM-SEG.
     """
     from medsegdiff.data.writer import write_images
 
     try:
+        segmentation = _Segmentation(predictor, case) if case.output_format == DICOM_SEG else None
         result = predictor.predict(case.files if case.others else case.path)
         started = time.perf_counter()
         maps = {kind: channels for kind in case.kinds if (channels := _channels(result, kind)) is not None}
         paths = {kind: path for kind, path in case.output_paths().items() if kind in maps}
-        write_images({path: maps[kind] for kind, path in paths.items()}, affine=result.affine, like=case.path)
+        others = {} if segmentation is None else {paths["label"]: segmentation.writer(result)}
+        images = {path: maps[kind] for kind, path in paths.items() if path not in others}
+        write_images(images, affine=result.affine, like=case.path, others=others)
     except MedSegDiffError as error:
         return {"status": "failed", "error": one_line(error)}
     except (RuntimeError, MemoryError) as error:
@@ -121,6 +134,45 @@ def segment_case(predictor: BundlePredictor, case: Case) -> dict[str, Any]:
         "steps": list(result.steps),
         "stage_seconds": {stage: round(value, 3) for stage, value in seconds.items()},
     }
+
+
+class _Segmentation:
+    """What a DICOM-SEG says beside the label map; made before the case is segmented, as not every case can have one."""
+
+    def __init__(self, predictor: BundlePredictor, case: Case) -> None:
+        from medsegdiff.data.dicom.segmentation import Producer
+        from medsegdiff.data.dicom.segments import bundle_segments, read_metadata
+        from medsegdiff.data.dicom.source import read_source
+
+        metadata = read_metadata(predictor.bundle_dir)
+        self.source = read_source(case.path)
+        self.segments = bundle_segments(metadata, predictor.class_names)
+        self.producer = Producer(
+            name=str(metadata.get("name") or predictor.bundle_dir.name),
+            version=str(metadata.get("version") or "unknown"),
+            parameters=_parameters(predictor.settings),
+        )
+
+    def writer(self, result: CasePrediction) -> Callable[[Path], None]:
+        """What writes the label map of a result to a path."""
+        from medsegdiff.data.dicom.segmentation import write_segmentation
+
+        return functools.partial(
+            write_segmentation,
+            result.label,
+            source=self.source,
+            segments=self.segments,
+            producer=self.producer,
+        )
+
+
+def _parameters(settings: Mapping[str, Any]) -> dict[str, str]:
+    """How a network segments, one word a setting; paths are left out, which may name a person."""
+    facts = {key: value for key, value in settings.items() if key not in ("members", "device")}
+    for number, member in enumerate(settings["members"], start=1):
+        prefix = f"member {number} " if len(settings["members"]) > 1 else ""
+        facts |= {f"{prefix}{key}": value for key, value in member.items() if key != "weights"}
+    return {key: str(value) for key, value in facts.items()}
 
 
 def _channels(result: CasePrediction, kind: str) -> Any:

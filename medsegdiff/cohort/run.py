@@ -60,7 +60,8 @@ class CohortRun:
         started = time.perf_counter()
         self.settings = self.engine.start(len(self.cases))
         self.seconds_to_load = time.perf_counter() - started
-        self._digest = settings_digest(self.settings, self.bundle, self.cases[0].kinds)
+        first = self.cases[0]
+        self._digest = settings_digest(self.settings, self.bundle, first.kinds, output_format=first.output_format)
 
     def choose(self, *, resume: bool) -> list[Case]:
         """The cases to do: all of them, or on resuming those that are not done as they would be.

@@ -11,7 +11,9 @@ from typing import Any
 import medsegdiff
 
 
-def settings_digest(settings: Mapping[str, Any], bundle: Path, kinds: Sequence[str]) -> str:
+def settings_digest(
+    settings: Mapping[str, Any], bundle: Path, kinds: Sequence[str], *, output_format: str = "nifti"
+) -> str:
     """A digest that is the same for two runs exactly when a case may be taken from either.
 
     In it are the settings of the network, the contents (not the places) of its weights and of the bundle's
@@ -22,6 +24,7 @@ def settings_digest(settings: Mapping[str, Any], bundle: Path, kinds: Sequence[s
         settings: of a `BundlePredictor`.
         bundle: folder of the bundle.
         kinds: what is written for each case.
+        output_format: of the label maps.
     """
     from medsegdiff.inferers.predictor import CONFIG
 
@@ -34,6 +37,7 @@ def settings_digest(settings: Mapping[str, Any], bundle: Path, kinds: Sequence[s
         "members": members,
         "config": _digest(bundle / CONFIG),
         "kinds": list(kinds),
+        "output_format": output_format,
         "medsegdiff": medsegdiff.__version__,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]

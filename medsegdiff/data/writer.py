@@ -6,7 +6,7 @@ import contextlib
 import functools
 import gzip
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,11 @@ def write_nifti(
 
 
 def write_images(
-    images: Mapping[Path, Channels], *, affine: NDArray[np.floating], like: str | Path | None = None
+    images: Mapping[Path, Channels],
+    *,
+    affine: NDArray[np.floating],
+    like: str | Path | None = None,
+    others: Mapping[Path, Callable[[Path], None]] | None = None,
 ) -> None:
     """Write the results of one case: all files, or none.
 
@@ -68,6 +72,7 @@ def write_images(
             axis. Each is taken once and in order, so that channels made on access need the memory of one.
         affine: (4, 4), from voxel index to millimetres in RAS; not used for pictures.
         like: the image that they belong to, see `write_nifti`; only a NIfTI file is looked at.
+        others: files of other formats, each by what writes it to the path that it is given.
 
     Raises:
         DataError: a file cannot be written.
@@ -81,6 +86,8 @@ def write_images(
                 _save_picture(channels, partial, suffix=suffix)
             else:
                 _save_nifti(channels, partial, suffix=suffix, affine=affine, like=like)
+        for path, write in (others or {}).items():
+            write(stack.enter_context(written_whole(path)))
 
 
 def make_folder(path: str | Path) -> Path:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medsegdiff.data.dicom.grid import Grid
 from medsegdiff.data.dicom.pixels import read_voxels
 from medsegdiff.data.dicom.series import find_series
 from medsegdiff.data.dicom.volumes import Refusal, find_volumes
@@ -23,6 +26,13 @@ def read_folder(folder: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     Raises:
         DataError: no series of images, several, a damaged file, or a series that is not one regular volume.
     """
+    grid = find_grid(folder)
+    with _named(folder):
+        return read_voxels(grid), grid.affine
+
+
+def find_grid(folder: Path) -> Grid:
+    """The grid of the volume that `read_folder` reads, from the headers alone; errors as there."""
     scan = find_series(sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")))
     if scan.damaged:
         raise scan.damaged[0]
@@ -41,10 +51,17 @@ def read_folder(folder: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
         )
         raise DataError(msg)
     volume = volumes[0]
-    try:
+    with _named(folder):
         if isinstance(volume, Refusal):
             raise DataError(volume.reason)
-        return read_voxels(volume.grid), volume.grid.affine
+        return volume.grid
+
+
+@contextlib.contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Put the folder before what is wrong with its series."""
+    try:
+        yield
     except DataError as error:
         msg = f"{folder}: {error}"
         raise DataError(msg) from error

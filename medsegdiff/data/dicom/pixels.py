@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from medsegdiff.data.dicom.frames import Frame
 from medsegdiff.data.dicom.grid import Grid
 from medsegdiff.data.dicom.headers import READ_ERRORS
+from medsegdiff.data.dicom.versions import apply_modality_table, has_decoder, save_dicom
 from medsegdiff.errors import DataError, one_line
 
 if TYPE_CHECKING:
@@ -63,15 +64,10 @@ def check_decodable(frames: Sequence[Frame]) -> None:
     Raises:
         DataError: one of them is not, such as a video or high-throughput JPEG 2000 without a decoder installed.
     """
-    from pydicom.pixels import get_decoder
     from pydicom.uid import UID
 
     for syntax in {frame.transfer_syntax: None for frame in frames}:
-        try:
-            available = syntax in _GDCM_DECODES or get_decoder(UID(syntax)).is_available
-        except NotImplementedError:
-            available = False
-        if not available:
+        if syntax not in _GDCM_DECODES and not has_decoder(syntax):
             name = next(frame.name for frame in frames if frame.transfer_syntax == syntax)
             msg = (
                 f"got pixels stored as {UID(syntax).name} in {name}, for which there is no decoder; allowed "
@@ -113,7 +109,6 @@ def _fitting(lowest: int, highest: int) -> np.dtype[Any]:
 def _decoded(frame: Frame) -> NDArray[Any]:
     """The stored numbers of a file, (frames, rows, columns)."""
     import pydicom
-    from pydicom.pixels import apply_modality_lut
     from pydicom.uid import UID
 
     try:
@@ -124,7 +119,7 @@ def _decoded(frame: Frame) -> NDArray[Any]:
             dataset.file_meta.TransferSyntaxUID = UID(frame.transfer_syntax)  # files without one too
             stored = _stored_numbers(dataset)
             if dataset.get("ModalityLUTSequence"):
-                stored = apply_modality_lut(stored, dataset)
+                stored = apply_modality_table(stored, dataset)
     except (*READ_ERRORS, RuntimeError) as error:
         reason = next(reversed(str(error).strip().splitlines()), type(error).__name__)
         msg = (
@@ -164,7 +159,7 @@ def _decoded_by_gdcm(dataset: Dataset) -> NDArray[Any]:
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "bare.dcm"
-            bare.save_as(path, enforce_file_format=True)
+            save_dicom(bare, path)
             return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     except RuntimeError as error:  # several lines, which name the copy
         msg = f"not as {bare.file_meta.TransferSyntaxUID.name}"

@@ -1,0 +1,193 @@
+"""A label map as DICOM Segmentation, on the slices of the series that it was made from (DICOM PS3.3, A.51)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import medsegdiff
+from medsegdiff.data.dicom.segments import Code, Segment
+from medsegdiff.data.dicom.source import Source
+from medsegdiff.data.dicom.versions import lenient, save_dicom
+from medsegdiff.errors import DataError
+
+if TYPE_CHECKING:
+    from highdicom.seg import Segmentation, SegmentDescription
+    from pydicom import Dataset
+
+RESEARCH_ONLY = "Research use only; not a medical device"
+_LONGEST = 64  # characters of a DICOM name (LO)
+_SERIES_NUMBER = 1000  # is added to that of the images, so that the segmentation is listed behind them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Producer:
+    """What made a segmentation.
+
+    Attributes:
+        name: of the model.
+        version: of the model.
+        parameters: settings with which it segmented, by name.
+    """
+
+    name: str
+    version: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_segmentation(
+    label: NDArray[np.unsignedinteger[Any]],
+    path: Path,
+    *,
+    source: Source,
+    segments: Sequence[Segment],
+    producer: Producer,
+) -> None:
+    """Write a binary DICOM Segmentation with one segment a class; frames without a voxel of their segment are left out.
+
+    Segment k is class k. Of a label map without foreground all frames are written, as a file without any is none. The
+    file belongs to the study and the frame of reference of its source, and to a new series.
+
+    Args:
+        label: class of each voxel (columns, rows, slices) on the grid of the source; (columns, rows) of one slice.
+        path: the file.
+        source: what was segmented.
+        segments: of the classes 1, 2, …
+        producer: what segmented it.
+
+    Raises:
+        DataError: a label map of another shape or with further classes, or headers that DICOM does not allow.
+    """
+    if label.size != np.prod(source.grid.shape) or label.shape != source.grid.shape[: label.ndim]:
+        msg = f"got a label map of {label.shape} for a series of {source.grid.shape} voxels; give one on its grid"
+        raise DataError(msg)
+    highest = int(label.max(initial=0))
+    if highest > len(segments):
+        msg = f"got a label map with class {highest} and {len(segments)} segments; give a segment for each class"
+        raise DataError(msg)
+    frames = np.moveaxis(label.reshape(source.grid.shape), (0, 1, 2), (2, 1, 0))  # (slices, rows, columns)
+    try:
+        with lenient(), _silent():
+            dataset = _segmentation(np.ascontiguousarray(frames), source, segments, producer)
+            _refer_to_frames(dataset, source)
+            save_dicom(dataset, path)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        # What the library says, it may quote from the header, such as a name: only its kind is told.
+        msg = (
+            f"{source.grid.frames[0].path.parent}: got headers that a DICOM-SEG cannot repeat ({type(error).__name__}); "
+            "export the series again, or take --output-format nifti"
+        )
+        raise DataError(msg) from error
+
+
+def _segmentation(
+    frames: NDArray[np.unsignedinteger[Any]], source: Source, segments: Sequence[Segment], producer: Producer
+) -> Segmentation:
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.seg import Segmentation
+    from pydicom.sr.codedict import codes
+    from pydicom.uid import generate_uid
+
+    algorithm = AlgorithmIdentificationSequence(
+        name=producer.name[:_LONGEST],
+        family=codes.DCM.ArtificialIntelligence,
+        version=producer.version[:_LONGEST],
+        source=f"medsegdiff {medsegdiff.__version__}"[:_LONGEST],
+        parameters=dict(producer.parameters) or None,
+    )
+    first = source.images[0]
+    dataset = Segmentation(
+        source_images=list(source.images),
+        pixel_array=frames,
+        segmentation_type="BINARY",
+        segment_descriptions=[_description(k, segment, algorithm) for k, segment in enumerate(segments, start=1)],
+        series_instance_uid=generate_uid(),
+        series_number=_SERIES_NUMBER + int(first.get("SeriesNumber") or 0),
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="medsegdiff",
+        manufacturer_model_name=producer.name[:_LONGEST],
+        software_versions=f"medsegdiff {medsegdiff.__version__}"[:_LONGEST],
+        device_serial_number=producer.version[:_LONGEST],
+        content_label="SEGMENTATION",
+        content_description=RESEARCH_ONLY,
+        content_creator_name="medsegdiff^",
+        series_description=f"{producer.name}: research use only"[:_LONGEST],
+    )
+    # The older series of highdicom leaves to the caller what the newer does itself.
+    dataset.copy_patient_and_study_information(first)
+    dataset.SpecificCharacterSet = "ISO_IR 192"  # UTF-8 holds every name
+    return dataset
+
+
+def _description(number: int, segment: Segment, algorithm: Any) -> SegmentDescription:
+    from highdicom.seg import SegmentDescription
+
+    description = SegmentDescription(
+        segment_number=number,
+        segment_label=segment.label[:_LONGEST],
+        segmented_property_category=_coded(segment.category),
+        segmented_property_type=_coded(segment.type),
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=algorithm,
+        anatomic_regions=None if segment.region is None else [_coded(segment.region)],
+    )
+    if segment.modifier is not None:
+        kind = description.SegmentedPropertyTypeCodeSequence[0]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [_coded(segment.modifier)]
+    description.SegmentDescription = f"{segment.description or segment.label}. {RESEARCH_ONLY}."
+    description.RecommendedDisplayCIELabValue = _cielab(segment.rgb)
+    return description
+
+
+def _coded(code: Code) -> Any:
+    from highdicom.sr import CodedConcept
+
+    return CodedConcept(code.value, code.scheme, code.meaning)
+
+
+def _cielab(rgb: tuple[int, int, int]) -> list[int]:
+    """A colour in the 16-bit numbers of DICOM: L* from 0 to 100, a* and b* from -128 to 127 (PS3.3, C.10.7.1.1).
+
+    Of the white point D65, from which viewers (OHIF, 3D Slicer) reckon back.
+    """
+    from skimage.color import rgb2lab
+
+    lightness, a, b = rgb2lab(np.array(rgb, np.float64) / 255)
+    scaled = (lightness / 100, (a + 128) / 255, (b + 128) / 255)
+    return [int(round(65535 * min(max(part, 0.0), 1.0))) for part in scaled]
+
+
+def _refer_to_frames(dataset: Dataset, source: Source) -> None:
+    """Give references to slices of a multi-frame file the numbers of their frames, and one to each file."""
+    frames = {tuple(image.ImagePositionPatient): frame for image, frame in zip(source.images, source.grid.frames)}
+    if len({frame.path for frame in source.grid.frames}) == len(source.grid.frames):
+        return
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        position = tuple(group.PlanePositionSequence[0].ImagePositionPatient)
+        for derivation in group.get("DerivationImageSequence", []):
+            for reference in derivation.SourceImageSequence:
+                reference.ReferencedFrameNumber = frames[position].index + 1
+    holders = [(series, "ReferencedInstanceSequence") for series in dataset.ReferencedSeriesSequence]
+    for holder, keyword in [*holders, (dataset, "SourceImageSequence")]:
+        files = {item.ReferencedSOPInstanceUID: item for item in holder.get(keyword, [])}
+        setattr(holder, keyword, list(files.values()))
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing to the log, which may quote the header."""
+    logger = logging.getLogger("highdicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

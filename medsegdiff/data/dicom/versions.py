@@ -1,0 +1,63 @@
+"""What pydicom 2 and 3 call by different names: the stack of MONAI Label holds pydicom below 3."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+
+def has_decoder(transfer_syntax: str) -> bool:
+    """Whether pydicom can decode pixels that are stored in this way, with what is installed."""
+    from pydicom.uid import UID
+
+    syntax = UID(transfer_syntax)
+    try:
+        from pydicom.pixels import get_decoder
+    except ImportError:
+        from pydicom import config
+
+        return any(h.is_available() and h.supports_transfer_syntax(syntax) for h in config.pixel_data_handlers)
+    try:
+        return bool(get_decoder(syntax).is_available)
+    except NotImplementedError:
+        return False
+
+
+def apply_modality_table(stored: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+    """The values that the modality look-up table of `dataset` gives to stored numbers."""
+    try:
+        from pydicom.pixels import apply_modality_lut
+    except ImportError:
+        from pydicom.pixel_data_handlers.util import apply_modality_lut
+    return apply_modality_lut(stored, dataset)
+
+
+def save_dicom(dataset: Dataset, path: Path) -> None:
+    """Write a file with preamble and file meta information."""
+    import inspect
+
+    way = "enforce_file_format" if "enforce_file_format" in inspect.signature(dataset.save_as).parameters else None
+    dataset.save_as(path, **({way: True} if way else {"write_like_original": False}))
+
+
+@contextlib.contextmanager
+def lenient() -> Iterator[None]:
+    """Take values as they come, and say nothing of them: what pydicom says, it quotes, such as a patient's name."""
+    from pydicom import config
+
+    before = config.settings.reading_validation_mode, config.settings.writing_validation_mode
+    config.settings.reading_validation_mode = config.settings.writing_validation_mode = config.IGNORE
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        config.settings.reading_validation_mode, config.settings.writing_validation_mode = before
