@@ -1,6 +1,6 @@
 """Your own DICOM studies to NIfTI: one file a volume, and one line for whatever is no volume.
 
-    python -m data_prep.dicom SOURCE... --output DIR [--series PATTERN] [--modality MR]
+    python -m data_prep.dicom SOURCE... --output DIR [--series PATTERN] [--modality MR] [--label NAME]
     python -m data_prep.dicom SOURCE... --list
 
 A SOURCE is a folder, an archive (zip, tar, tar.gz) or a file; files need no suffix. By default every series of images
@@ -8,6 +8,16 @@ is converted but localisers, secondary captures, single slices and pictures with
 hold several time points, echoes or stacks are split. Refused, in one line each that says what is wrong and where, are
 series with a tilted gantry, missing or uneven slices, several orientations or sizes, slices that repeat a place, and
 colours. DIR gets the volumes and `series.json`, which says what came from which series, and what did not and why.
+
+Segmentations (DICOM-SEG) and contours (RTSTRUCT) among the sources become labels: a volume with labels goes into
+`imagesTr`, its label map into `labelsTr`, and `dataset.json` tells the classes, ready for training. Every structure is
+a class under its name, or with --label those that are named, in that order, a later one over an earlier:
+
+    python -m data_prep.dicom SOURCE... --output DIR --modality CT --label liver --label "tumour=GTV*,*lesion*"
+
+Of a fractional segmentation voxels count that are covered by half or more. Contours count in the slices in which they
+lie; a contour within another of its structure is a hole. Refused are structures that overlap or share a name (without
+--label), those on another grid than their series, between its slices or outside of it, and those without their series.
 
 Names carry no patient: the case is a number, and words of the headers that name a patient or an examination are
 taken out of descriptions. `series.json` holds SeriesInstanceUIDs, which lead back to the study where it is stored.
@@ -28,9 +38,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from data_prep.conversion import LABELS
+from data_prep.dicom_index import describe, describe_labelled, file_of
+from data_prep.dicom_labels import LabelClass, Labelling
 from data_prep.dicom_study import Study, open_study
 from data_prep.folders import require_new
-from medsegdiff import __version__
+from medsegdiff.data.datalist import DATASET_FILE
+from medsegdiff.data.dicom.annotation import ANNOTATIONS
 from medsegdiff.data.dicom.pixels import read_voxels
 from medsegdiff.data.dicom.plan import Item
 from medsegdiff.data.splits import write_json
@@ -49,6 +63,7 @@ def convert(
     *,
     series: Sequence[str] = (),
     modalities: Sequence[str] = (),
+    labels: Sequence[str] = (),
     keep_ids: bool = False,
 ) -> Study:
     """Write every volume of `sources` that is asked for and sound, and the index, to the new folder `output`.
@@ -61,16 +76,19 @@ def convert(
         output: a folder that is empty or does not exist.
         series: shell patterns of descriptions or SeriesInstanceUIDs; none for all volumes.
         modalities: such as MR; none for all.
+        labels: the classes of labels, `NAME` or `NAME=PATTERN,PATTERN`; none for every structure that is found.
         keep_ids: put the PatientID into names and index, and leave descriptions as they are.
 
     Returns:
         What was converted, refused and skipped.
 
     Raises:
+        SpecError: a label that names no structure.
         DataError: a source that is missing or cannot be read, none with a series to convert, or an output that is not
             empty or cannot be written.
     """
     output = Path(output)
+    classes = [LabelClass.parse(text) for text in labels]
     require_new(output)
     with open_study(sources, series=series, modalities=modalities, keep_ids=keep_ids) as study:
         if not study.converted and study.is_whole:
@@ -80,14 +98,18 @@ def convert(
                 "allowed is one or more; see --list, and name what you want with --series or --modality"
             )
             raise DataError(msg)
+        labelling = Labelling(study, classes)
         done: list[Item] = []
+        labelled: dict[str, dict[str, int]] = {}
         try:
             for item in tqdm(study.items, desc="converting", unit="volume", disable=None):
-                done.append(_convert(item, output))
+                done.append(_convert(item, output, labelling, labelled))
         finally:
             # What was done until an interruption is worth an index too.
-            study = replace(study, items=tuple(done))
-            write_json(output / INDEX_FILE, _index(study, keep_ids=keep_ids))
+            study = replace(study, items=tuple(_with_outcome(item, labelling) for item in done))
+            write_json(output / INDEX_FILE, describe(study, labelling, labelled, keep_ids=keep_ids))
+        if labelled:
+            write_json(output / DATASET_FILE, describe_labelled(study, labelling.class_names, labelled))
     return study
 
 
@@ -116,6 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--modality", action="append", default=[], help="convert only series of this, such as MR; may be repeated"
     )
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="NAME[=PATTERN,...]",
+        help="a class of labels and the names of its structures; may be repeated, a later class lies over an earlier",
+    )
     parser.add_argument("--keep-ids", action="store_true", help="put the PatientID into names and index")
     options = parser.parse_args(arguments)
     try:
@@ -127,15 +156,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.output,
             series=options.series,
             modalities=options.modality,
+            labels=options.label,
             keep_ids=options.keep_ids,
         )
     except MedSegDiffError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return USER_ERROR_EXIT_CODE
     refused = len(study.refused) + len(study.damaged)
+    pairs = sum(1 for _ in (options.output / LABELS).glob("*"))
     print(
-        f"{options.output}: converted {len(study.converted)} volumes, refused {refused}, skipped {len(study.skipped)}, "
-        f"see {INDEX_FILE}"
+        f"{options.output}: converted {len(study.converted)} volumes{f' ({pairs} with labels)' if pairs else ''}, "
+        f"refused {refused}, skipped {len(study.skipped)}, see {INDEX_FILE}"
     )
     for line in [*(f"{item.name}: {item.refused}" for item in study.refused), *study.damaged]:
         print(f"  refused {line}")
@@ -144,16 +175,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if study.is_whole else USER_ERROR_EXIT_CODE
 
 
-def _convert(item: Item, output: Path) -> Item:
-    """The item, refused if its pixels cannot be read."""
+def _convert(item: Item, output: Path, labelling: Labelling, labelled: dict[str, dict[str, int]]) -> Item:
+    """The item, refused if its pixels cannot be read; adds the voxels of each class to `labelled` if it has labels."""
     if item.grid is None:
         return item
     try:
         voxels = read_voxels(item.grid)
     except DataError as error:
         return replace(item, grid=None, refused=one_line(error))
-    _write_nifti(voxels, output / f"{item.name}.nii.gz", affine=item.grid.affine)
+    label = labelling.of(item)
+    if label is None:
+        _write_nifti(voxels, output / file_of(item, labelled), affine=item.grid.affine)
+        return item
+    counts = np.bincount(label.ravel(), minlength=len(labelling.class_names)).tolist()
+    labelled[item.name] = dict(zip(labelling.class_names[1:], counts[1:], strict=True))
+    # The label first: an image without its label would be taken for one to be segmented.
+    _write_nifti(label, output / LABELS / f"{item.name}.nii.gz", affine=item.grid.affine)
+    _write_nifti(voxels, output / file_of(item, labelled), affine=item.grid.affine)
     return item
+
+
+def _with_outcome(item: Item, labelling: Labelling) -> Item:
+    """An item of structures, by what became of them; another as it is."""
+    if item.header.modality not in ANNOTATIONS or item.refused:
+        return item
+    skipped, refused, _ = labelling.outcome(item)
+    return replace(item, skipped=skipped, refused=refused)
 
 
 def _write_nifti(voxels: NDArray[Any], path: Path, *, affine: NDArray[np.float64]) -> None:
@@ -170,45 +217,14 @@ def _write_nifti(voxels: NDArray[Any], path: Path, *, affine: NDArray[np.float64
         image.to_stream(packed)
 
 
-def _index(study: Study, *, keep_ids: bool) -> dict[str, Any]:
-    return {
-        "version": __version__,
-        "converted": [{"file": f"{item.name}.nii.gz", **_facts(item, keep_ids=keep_ids)} for item in study.converted],
-        "refused": [
-            *({"name": item.name, **_facts(item, keep_ids=keep_ids), "reason": item.refused} for item in study.refused),
-            *({"reason": line} for line in study.damaged),
-        ],
-        "skipped": [
-            {"name": item.name, **_facts(item, keep_ids=keep_ids), "reason": item.skipped} for item in study.skipped
-        ],
-        "copies": study.copies,
-        "not_dicom": study.ignored,
-    }
-
-
-def _facts(item: Item, *, keep_ids: bool) -> dict[str, Any]:
-    facts = {
-        "case": item.case,
-        **({"patient_id": item.header.patient_id} if keep_ids else {}),
-        "series_instance_uid": item.header.series_uid,
-        "series_number": item.header.series_number,
-        "description": item.description,
-        "modality": item.header.modality,
-        "part": item.part,
-        "slices": item.slices,
-    }
-    if item.grid is None:
-        return facts
-    return facts | {
-        "shape": list(item.grid.shape),
-        "spacing": [round(edge, 6) for edge in item.grid.spacing],
-        "orientation": "".join(nibabel.aff2axcodes(item.grid.affine)),
-    }
-
-
 def _print_list(study: Study) -> None:
+    names: dict[str, list[str]] = {}
+    for file in study.label_files:
+        names.setdefault(file.item, []).extend(map(study.shown, file.annotation.names))
     for item in study.items:
         state = f"skipped: {item.skipped}" if item.skipped else f"refused: {item.refused}"
+        if not item.skipped and not item.refused and item.grid is None:
+            state = f"labels: {', '.join(names[item.name])}"
         if item.grid is not None:
             size, edges = ("×".join(f"{n:.4g}" for n in numbers) for numbers in (item.grid.shape, item.grid.spacing))
             state = f"{size} voxels of {edges} mm"

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_prep.folders import extract_archive
+from medsegdiff.data.dicom.annotation import ANNOTATIONS, Annotation, read_annotation
 from medsegdiff.data.dicom.headers import is_dicom
 from medsegdiff.data.dicom.plan import Item, Selection, plan
-from medsegdiff.data.dicom.series import find_series
-from medsegdiff.errors import DataError
+from medsegdiff.data.dicom.series import Scan, find_series
+from medsegdiff.errors import DataError, one_line
+
+
+@dataclass(frozen=True, eq=False)
+class LabelFile:
+    """A file of structures.
+
+    Attributes:
+        item: name of the item of its series.
+        annotation: what it says of itself.
+    """
+
+    item: str
+    annotation: Annotation
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -25,12 +39,16 @@ class Study:
         damaged: a line for each DICOM file whose header cannot be read.
         copies: number of files that are byte for byte in a series already.
         ignored: number of files that are not DICOM.
+        label_files: segmentations and contours that can be read.
+        shown: takes the words that name a patient or an examination out of a text.
     """
 
     items: tuple[Item, ...]
     damaged: tuple[str, ...]
     copies: int
     ignored: int
+    label_files: tuple[LabelFile, ...]
+    shown: Callable[[str], str]
 
     @property
     def converted(self) -> list[Item]:
@@ -85,13 +103,42 @@ def open_study(
         damaged = [str(error) for error in scan.damaged]
         for root in roots:
             damaged = [line.replace(f"{root if root.is_dir() else root.parent}{os.sep}", "") for line in damaged]
+        shown = _unchanged if keep_ids else scan.without_identity
         selection = Selection(patterns=tuple(series), modalities=tuple(modalities))
+        label_files, items = _label_files(scan, plan(scan, selection, keep_ids=keep_ids), shown)
         yield Study(
-            items=tuple(plan(scan, selection, keep_ids=keep_ids)),
-            damaged=tuple(damaged if keep_ids else map(scan.without_identity, damaged)),
+            items=items,
+            damaged=tuple(map(shown, damaged)),
             copies=scan.copies,
             ignored=scan.ignored,
+            label_files=label_files,
+            shown=lambda text: " ".join(shown(text).split()),
         )
+
+
+def _label_files(
+    scan: Scan, items: Sequence[Item], shown: Callable[[str], str]
+) -> tuple[tuple[LabelFile, ...], tuple[Item, ...]]:
+    """The files of structures, and the items: refused where such a file is damaged, not skipped where it has labels."""
+    names = {item.header.path: item.name for item in items}
+    refused: dict[str, str] = {}
+    found = []
+    for series in scan.others:
+        for header in series.headers if series.first.modality in ANNOTATIONS else ():
+            name = names[series.first.path]
+            try:
+                found.append(LabelFile(name, read_annotation(header.path)))
+            except DataError as error:
+                refused[name] = shown(one_line(error))
+    named = {file.item for file in found if file.annotation.names}
+    return tuple(found), tuple(
+        replace(item, skipped="", refused=refused.get(item.name, "")) if item.name in named | set(refused) else item
+        for item in items
+    )
+
+
+def _unchanged(text: str) -> str:
+    return text
 
 
 def _root(source: Path, extracted: Path) -> Path:

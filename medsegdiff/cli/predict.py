@@ -90,10 +90,9 @@ def predict(
 
     For each image NAME the label map NAME.nii.gz (for pictures NAME.png) goes into the output folder, on the grid of
     the image; NAME_probabilities, NAME_entropy (0 to 1) and NAME_variance (over draws, half the sum over
-    classes) where asked for. With --output-format dicom-seg a DICOM series gets the DICOM Segmentation NAME.dcm instead,
-    with the codes of the bundle's metadata; for research use only. report.json tells settings, volumes, times and
-    what went wrong. A file that cannot be segmented is reported in one line and the rest goes on; the exit code is
-    then 2.
+    classes) where asked for. With --output-format dicom-seg the label map of a DICOM series is the segmentation
+    NAME.dcm, for research use only. report.json tells settings, volumes, times and what went wrong. A file that
+    cannot be segmented is reported in one line and the rest goes on; the exit code is then 2.
 
     manifest.jsonl notes what becomes of each case as it happens: after a run that was killed, the same command with
     --resume does what is left, and again what was done with other settings or from an image that has changed since.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medsegdiff.data.dicom.frames import Frame, frames_of
+from medsegdiff.data.dicom.versions import lenient
 from medsegdiff.errors import DataError, one_line
 
 if TYPE_CHECKING:
@@ -30,7 +30,16 @@ _MAGIC, _MAGIC_OFFSET = b"DICM", 128
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
-    *("Modality", "ImageType", "InstanceNumber", "PatientID", "PatientName", "PatientBirthDate", "AccessionNumber"),
+    *(
+        "Modality",
+        "ImageType",
+        "InstanceNumber",
+        "FrameOfReferenceUID",
+        "PatientID",
+        "PatientName",
+        "PatientBirthDate",
+        "AccessionNumber",
+    ),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "ModalityLUTSequence"),
     *("BitsAllocated", "BitsStored", "PixelRepresentation", "RescaleSlope", "RescaleIntercept"),
     *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient"),
@@ -50,6 +59,7 @@ class Header:
         uid: of the file's content; copies share it.
         series_uid: of the series; empty where an anonymiser has removed it.
         study_uid: of the study.
+        frame_of_reference: of the coordinates; empty where the header does not say.
         series_number: of the series in its study; None where the header does not say.
         description: of the series, possibly empty.
         modality: DICOM's word, such as MR or CT.
@@ -65,6 +75,7 @@ class Header:
     uid: str
     series_uid: str
     study_uid: str
+    frame_of_reference: str
     series_number: int | None
     description: str
     modality: str
@@ -97,9 +108,7 @@ def read_header(path: Path) -> Header | None:
     if not is_dicom(path):
         return None
     try:
-        # What pydicom warns of, it quotes, and that may be the patient's name.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with lenient():
             return _read_header(path)
     except DataError:
         raise
@@ -124,6 +133,7 @@ def _read_header(path: Path) -> Header | None:
         uid=str(dataset.get("SOPInstanceUID") or ""),
         series_uid=str(dataset.get("SeriesInstanceUID") or ""),
         study_uid=str(dataset.get("StudyInstanceUID") or ""),
+        frame_of_reference=str(dataset.get("FrameOfReferenceUID") or ""),
         series_number=None if number is None else int(number),
         description=str(dataset.get("SeriesDescription") or "").strip(),
         modality=str(dataset.get("Modality") or ""),

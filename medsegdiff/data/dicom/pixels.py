@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from medsegdiff.data.dicom.frames import Frame
 from medsegdiff.data.dicom.grid import Grid
 from medsegdiff.data.dicom.headers import READ_ERRORS
-from medsegdiff.data.dicom.versions import apply_modality_table, has_decoder, save_dicom
+from medsegdiff.data.dicom.versions import apply_modality_table, has_decoder, lenient, save_dicom
 from medsegdiff.errors import DataError, one_line
 
 if TYPE_CHECKING:
@@ -112,9 +111,7 @@ def _decoded(frame: Frame) -> NDArray[Any]:
     from pydicom.uid import UID
 
     try:
-        # What pydicom warns of, it quotes, and that may be the patient's name.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with lenient():
             dataset = pydicom.dcmread(frame.path, force=True)
             dataset.file_meta.TransferSyntaxUID = UID(frame.transfer_syntax)  # files without one too
             stored = _stored_numbers(dataset)

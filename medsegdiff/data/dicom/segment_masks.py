@@ -44,8 +44,10 @@ def read_masks(dataset: Dataset, path: Path, grid: Grid) -> list[tuple[str, NDAr
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     masks: dict[int, NDArray[np.bool_]] = {}
     for frame, own, stored in zip(frames, groups or [None] * len(frames), pixels, strict=True):
-        numbers = _numbers(dataset, own, stored)
-        for number, pixels_of_segment in numbers:
+        if not frame.has_place:
+            msg = f"got no place in the patient in {frame.name}; allowed are segmentations of volumes; leave it out"
+            raise DataError(msg)
+        for number, pixels_of_segment in _numbers(dataset, own, stored):
             if number not in names:
                 msg = f"got segment {number} in {frame.name}, which the header does not describe; export it again"
                 raise DataError(msg)
@@ -69,7 +71,10 @@ def _numbers(dataset: Dataset, own: Dataset | None, stored: NDArray[Any]) -> lis
     if kind == "LABELMAP":
         return [(int(number), stored == number) for number in np.unique(stored) if number != _BACKGROUND]
     shared = dataset.get("SharedFunctionalGroupsSequence") or [None]
-    group = next(g for g in (own, shared[0]) if g is not None and g.get("SegmentIdentificationSequence"))
+    group = next((g for g in (own, shared[0]) if g is not None and g.get("SegmentIdentificationSequence")), None)
+    if group is None:
+        msg = "got a frame that names no segment; export it again"
+        raise DataError(msg)
     number = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
     if kind == "FRACTIONAL":
         return [(number, stored >= _COVERED * int(dataset.MaximumFractionalValue))]
@@ -78,12 +83,12 @@ def _numbers(dataset: Dataset, own: Dataset | None, stored: NDArray[Any]) -> lis
 
 def _voxels(frame: Frame, pixels: NDArray[np.bool_], grid: Grid) -> tuple[NDArray[np.intp], ...]:
     """The indices of the voxels that these pixels (rows, columns) of a frame are."""
-    if frame.position is None or frame.orientation is None or frame.spacing is None:
-        msg = f"got no place in the patient in {frame.name}; allowed are segmentations of volumes; leave the file out"
-        raise DataError(msg)
+    directions, spacing, position = (
+        np.asarray(part, np.float64) for part in (frame.orientation, frame.spacing, frame.position)
+    )
     to_index = np.linalg.inv(grid.affine)
-    steps = (frame.orientation * np.array(frame.spacing)[:, None] * _LPS_TO_RAS) @ to_index[:3, :3].T  # (2, 3)
-    origin = to_index[:3, :3] @ (frame.position * _LPS_TO_RAS) + to_index[:3, 3]
+    steps = (directions * spacing[:, None] * _LPS_TO_RAS) @ to_index[:3, :3].T  # (2, 3), of a column and of a row
+    origin = to_index[:3, :3] @ (position * _LPS_TO_RAS) + to_index[:3, 3]
     size = np.array(frame.shape)
     off = max(np.abs(origin - np.rint(origin)).max(), (np.abs(steps - np.rint(steps)).max(axis=1) * size).max())
     whole = np.rint(steps).astype(np.intp)

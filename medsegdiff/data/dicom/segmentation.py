@@ -76,13 +76,13 @@ def write_segmentation(
     try:
         with lenient(), _silent():
             dataset = _segmentation(np.ascontiguousarray(frames), source, segments, producer)
-            _refer_to_frames(dataset, source)
+            _refer_to_files(dataset, source)
             save_dicom(dataset, path)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         # What the library says, it may quote from the header, such as a name: only its kind is told.
         msg = (
-            f"{source.grid.frames[0].path.parent}: got headers that a DICOM-SEG cannot repeat ({type(error).__name__}); "
-            "export the series again, or take --output-format nifti"
+            f"{source.grid.frames[0].path.parent}: got headers that a DICOM-SEG cannot repeat "
+            f"({type(error).__name__}); export the series again, or take --output-format nifti"
         )
         raise DataError(msg) from error
 
@@ -102,14 +102,13 @@ def _segmentation(
         source=f"medsegdiff {medsegdiff.__version__}"[:_LONGEST],
         parameters=dict(producer.parameters) or None,
     )
-    first = source.images[0]
     dataset = Segmentation(
-        source_images=list(source.images),
+        source_images=source.slice_headers(),
         pixel_array=frames,
         segmentation_type="BINARY",
         segment_descriptions=[_description(k, segment, algorithm) for k, segment in enumerate(segments, start=1)],
         series_instance_uid=generate_uid(),
-        series_number=_SERIES_NUMBER + int(first.get("SeriesNumber") or 0),
+        series_number=_SERIES_NUMBER + int(source.first.get("SeriesNumber") or 0),
         sop_instance_uid=generate_uid(),
         instance_number=1,
         manufacturer="medsegdiff",
@@ -121,8 +120,7 @@ def _segmentation(
         content_creator_name="medsegdiff^",
         series_description=f"{producer.name}: research use only"[:_LONGEST],
     )
-    # The older series of highdicom leaves to the caller what the newer does itself.
-    dataset.copy_patient_and_study_information(first)
+    dataset.copy_patient_and_study_information(source.first)
     dataset.SpecificCharacterSet = "ISO_IR 192"  # UTF-8 holds every name
     return dataset
 
@@ -162,22 +160,27 @@ def _cielab(rgb: tuple[int, int, int]) -> list[int]:
 
     lightness, a, b = rgb2lab(np.array(rgb, np.float64) / 255)
     scaled = (lightness / 100, (a + 128) / 255, (b + 128) / 255)
-    return [int(round(65535 * min(max(part, 0.0), 1.0))) for part in scaled]
+    return [round(65535 * min(max(float(part), 0.0), 1.0)) for part in scaled]
 
 
-def _refer_to_frames(dataset: Dataset, source: Source) -> None:
-    """Give references to slices of a multi-frame file the numbers of their frames, and one to each file."""
-    frames = {tuple(image.ImagePositionPatient): frame for image, frame in zip(source.images, source.grid.frames)}
-    if len({frame.path for frame in source.grid.frames}) == len(source.grid.frames):
-        return
+def _refer_to_files(dataset: Dataset, source: Source) -> None:
+    """Make references to slices references to their files, with the number of the frame where there are several."""
+    slices, classes = source.grid.frames, {h.SOPInstanceUID: h.SOPClassUID for h in source.headers.values()}
+    positions = [tuple(image.ImagePositionPatient) for image in source.slice_headers()]
+    frames = dict(zip(positions, slices, strict=True))
+    several = len(source.headers) < len(slices)
     for group in dataset.PerFrameFunctionalGroupsSequence:
-        position = tuple(group.PlanePositionSequence[0].ImagePositionPatient)
+        frame = frames[tuple(group.PlanePositionSequence[0].ImagePositionPatient)]
         for derivation in group.get("DerivationImageSequence", []):
             for reference in derivation.SourceImageSequence:
-                reference.ReferencedFrameNumber = frames[position].index + 1
+                reference.ReferencedSOPClassUID = classes[reference.ReferencedSOPInstanceUID]
+                if several:
+                    reference.ReferencedFrameNumber = frame.index + 1
     holders = [(series, "ReferencedInstanceSequence") for series in dataset.ReferencedSeriesSequence]
     for holder, keyword in [*holders, (dataset, "SourceImageSequence")]:
         files = {item.ReferencedSOPInstanceUID: item for item in holder.get(keyword, [])}
+        for uid, item in files.items():
+            item.ReferencedSOPClassUID = classes[uid]
         setattr(holder, keyword, list(files.values()))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medsegdiff.data.dicom.folder import find_grid
 from medsegdiff.data.dicom.frames import Frame
@@ -33,8 +33,15 @@ _PATIENT_AND_STUDY = (
     *("ClinicalTrialTimePointID", "ClinicalTrialTimePointDescription"),
 )
 _IMAGE = (
-    *("SpecificCharacterSet", "Modality", "SeriesNumber", "FrameOfReferenceUID", "PositionReferenceIndicator"),
-    *("Rows", "Columns", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+    *("Modality", "SeriesNumber", "FrameOfReferenceUID", "PositionReferenceIndicator"),
+    *(
+        "SpecificCharacterSet",
+        "Rows",
+        "Columns",
+        "LossyImageCompression",
+        "LossyImageCompressionRatio",
+        "LossyImageCompressionMethod",
+    ),
 )
 
 
@@ -44,12 +51,25 @@ class Source:
 
     Attributes:
         grid: of its one volume.
-        images: a header for each slice, in the order of the grid, as of a file of its own; those of one multi-frame
-            file share their SOPInstanceUID.
+        headers: of its files, what concerns patient, study and references.
     """
 
     grid: Grid
-    images: tuple[Dataset, ...]
+    headers: Mapping[Path, Dataset]
+
+    @property
+    def first(self) -> Dataset:
+        """The header of the first slice; what is said of patient and study is the same in all."""
+        return self.headers[self.grid.frames[0].path]
+
+    def slice_headers(self) -> list[Dataset]:
+        """A header for each slice, in the order of the grid, as if it were a classic file of its own.
+
+        Those of one multi-frame file share their SOPInstanceUID. Patient and study, whose values in many a header are
+        not as they ought to be, are left to be copied afterwards.
+        """
+        with lenient():
+            return [_slice_header(self.headers[frame.path], frame, self.grid) for frame in self.grid.frames]
 
 
 def read_source(folder: Path) -> Source:
@@ -63,18 +83,17 @@ def read_source(folder: Path) -> Source:
     """
     if not folder.is_dir():
         msg = (
-            f"{folder}: got an image that is no DICOM series; a DICOM-SEG refers to one; give a folder with one series, "
+            f"{folder}: got an image that is no DICOM series; a DICOM-SEG refers to one; give the folder of a series, "
             "or take --output-format nifti"
         )
         raise DataError(msg)
     grid = find_grid(folder)
     with lenient():
         headers = {path: _header(folder, path) for path in {frame.path: None for frame in grid.frames}}
-        images = tuple(_slice_header(headers[frame.path], frame, grid) for frame in grid.frames)
-    files = {image.SOPInstanceUID for image in images}
+    files = {header.SOPInstanceUID for header in headers.values()}
     if len(files) != len(headers):
         raise _unusable(folder, f"{len(headers)} files that share {len(files)} SOPInstanceUIDs")
-    return Source(grid, images)
+    return Source(grid, headers)
 
 
 def _header(folder: Path, path: Path) -> Dataset:
@@ -100,14 +119,21 @@ def _header(folder: Path, path: Path) -> Dataset:
 
 
 def _slice_header(header: Dataset, frame: Frame, grid: Grid) -> Dataset:
-    """The header of a slice as if it were a file of its own."""
     import numpy as np
+    from pydicom import Dataset
+    from pydicom.uid import MRImageStorage
     from pydicom.valuerep import DSfloat
 
-    def decimal(numbers: object) -> list[DSfloat]:
-        return [DSfloat(float(number), auto_format=True) for number in np.ravel(numbers)]  # type: ignore[arg-type]
+    def decimal(numbers: Any) -> list[DSfloat]:
+        return [DSfloat(float(number), auto_format=True) for number in np.ravel(numbers)]
 
-    image = deepcopy(header)
+    image = Dataset()
+    for keyword in (*_NEEDED, *_IMAGE):
+        if keyword in header:
+            setattr(image, keyword, header.get(keyword))
+    for keyword in _OFTEN_EMPTY:
+        setattr(image, keyword, None)
+    image.SOPClassUID = MRImageStorage  # any class of one slice a file
     image.ImagePositionPatient = decimal(frame.position)
     image.ImageOrientationPatient = decimal(grid.frames[0].orientation)
     column, row, between = grid.spacing

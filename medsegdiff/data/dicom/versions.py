@@ -34,10 +34,10 @@ def has_decoder(transfer_syntax: str) -> bool:
 def apply_modality_table(stored: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
     """The values that the modality look-up table of `dataset` gives to stored numbers."""
     try:
-        from pydicom.pixels import apply_modality_lut
+        from pydicom import pixels
     except ImportError:
-        from pydicom.pixel_data_handlers.util import apply_modality_lut
-    return apply_modality_lut(stored, dataset)
+        from pydicom.pixel_data_handlers import util as pixels
+    return pixels.apply_modality_lut(stored, dataset)
 
 
 def save_dicom(dataset: Dataset, path: Path) -> None:
