@@ -127,23 +127,18 @@ class Labelling:
         annotation = file.annotation
         images = [item for item in self._study.items if item.header.no_image is None]
         if annotation.series_uids:
+            # Whatever it has as its frame of reference, for which some writers invent a UID.
             owners = [item for item in images if item.header.series_uid in annotation.series_uids]
             missing = "refers to a series that is not among the sources; give that series, too"
         else:
-            owners = [item for item in images if item.header.study_uid == annotation.study_uid]
+            owners = [item for item in images if _is_of_study(item, file)]
             owners = owners if len({item.header.series_uid for item in owners}) == 1 else []
             missing = "refers to no series, and its study has not exactly one here; give it with its series alone"
-        known = annotation.frame_of_reference
-        others = [item for item in owners if item.header.frame_of_reference not in ("", known)]
         if not owners:
             self._refuse(file, DataError(missing))
-        elif known and others:
-            self._refuse(file, DataError("lies in another frame of reference than its series; export both together"))
         elif all(item.grid is None for item in owners):
             self.skipped[file.item] = _NOT_CONVERTED
-        else:
-            return [item for item in owners if item.grid is not None]
-        return []
+        return [item for item in owners if item.grid is not None]
 
     def _refuse(self, file: LabelFile, error: DataError) -> None:
         self.refused.setdefault(file.item, self._study.shown(one_line(error)))
@@ -176,3 +171,9 @@ class Labelling:
 
     def _is_of(self, structure: Structure, label: LabelClass) -> bool:
         return self._study.shown(structure.name) == label.name if self._any else label.takes(structure.name)
+
+
+def _is_of_study(item: Item, file: LabelFile) -> bool:
+    """Whether a volume is of the study of a file, and has its frame of reference as far as that is known."""
+    known = {item.header.frame_of_reference, file.annotation.frame_of_reference} - {""}
+    return item.header.study_uid == file.annotation.study_uid and len(known) < 2

@@ -289,7 +289,8 @@ def _simpleitk(folder):
 def _converted(folder, output):
     study = convert([folder], output)
     (item,) = study.converted
-    return nibabel.load(output / f"{item.name}.nii.gz")
+    (path,) = (path for path in output.rglob(f"{item.name}.nii.gz") if path.parent.name != "labelsTr")
+    return nibabel.load(path)
 
 
 GOOD = (
@@ -360,11 +361,15 @@ def test_real_series_that_are_no_volume_are_refused_by_name(data_root, tmp_path,
 
 
 @pytest.mark.real_data
-def test_a_real_study_with_contours_leaves_them_aside(data_root, tmp_path):
-    study = convert([data_root / "sts" / "dicom"], tmp_path / "out")
-    assert study.is_whole and len(study.converted) == 3
-    assert [item.skipped for item in study.skipped] == ["contours"] * 3
-    assert not any("002" in name.lower() for name in _names(tmp_path / "out"))
+def test_a_real_study_with_contours_gives_pairs(data_root, tmp_path):
+    study = convert([data_root / "sts" / "dicom"], tmp_path / "out", labels=["tumour=GTV*"])
+    assert study.is_whole and len(study.converted) == 3 and not study.skipped
+    assert [item.header.modality for item in study.items if item.grid is None] == ["RTSTRUCT"] * 3
+    names = _names(tmp_path / "out" / "imagesTr")
+    assert _names(tmp_path / "out" / "labelsTr") == names and len(names) == 3
+    assert not any("sts_002" in name.lower() for name in names)
+    voxels = {entry["modality"]: entry["voxels"] for entry in _index(tmp_path / "out")["converted"]}
+    assert voxels == {"CT": {"tumour": 17090}, "MR": {"tumour": 17090}, "PT": {"tumour": 555}}
 
 
 @pytest.mark.real_data

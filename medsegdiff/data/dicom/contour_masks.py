@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # A contour may lie this fraction of the slice spacing beside its slice.
 TOLERANCE = 0.25
 # What is no closed contour has no area: points and lines.
-_CLOSED = ("CLOSED_PLANAR", "CLOSED_PLANAR_XOR", "CLOSEDPLANAR_XOR")
+_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _FEWEST_POINTS = 3
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
