@@ -6,6 +6,7 @@ import os
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +16,8 @@ from medsegdiff.cohort.manifest import MANIFEST_NAME
 from medsegdiff.data import writer
 from medsegdiff.inferers.predictor import BundlePredictor
 from medsegdiff.methods import RunSpec, build_segmenter, save_weights
+from tests.data.dicom.segmentations import voxels_of, voxels_on_grid
+from tests.data.dicom.synthetic import noise, places, slices, write
 
 ROTATED = np.array([[0, -1, 0, 10], [0.8, 0, 0.6, -7], [0.6, 0, -0.8, 3], [0, 0, 0, 1.0]])
 
@@ -171,6 +174,26 @@ def test_a_bad_file_is_reported_in_a_line_and_the_rest_goes_on(predict, save_ima
     assert [f"error: {case['error']}" for case in report["cases"] if "error" in case] == [line]
 
 
+def test_a_series_becomes_a_dicom_segmentation_and_what_is_none_is_reported(predict, save_image, tmp_path):
+    images = slices(places(range(8)), volume=noise(8, shape=(10, 9)), spacing=(1, 1), FrameOfReferenceUID="1.2.3")
+    series, image = write(tmp_path / "series", images), save_image(tmp_path / "a.nii.gz")
+    result = predict(series, image, "--output-format", "dicom-seg", "--probabilities")
+    assert result.exit_code == 2
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"error: {image}: got an image that is no DICOM series; a DICOM-SEG refers to one; give")
+    assert _names(tmp_path / "out") == ["report.json", "series.dcm", "series_probabilities.nii.gz"]
+    data = pydicom.dcmread(tmp_path / "out" / "series.dcm")
+    assert [segment.SegmentLabel for segment in data.SegmentSequence] == ["anterior", "posterior"]
+    kinds = [segment.SegmentedPropertyTypeCodeSequence[0].CodeMeaning for segment in data.SegmentSequence]
+    assert kinds == ["Hippocampus"] * 2
+    texts = [result.output, *(path.read_text() for path in (tmp_path / "out").glob("*.json*"))]
+    assert not any("Doe" in text or "4711" in text for text in texts)
+    # The same voxels as in the other format.
+    assert predict(series).exit_code == 0
+    label = nibabel.load(tmp_path / "out" / "series.nii.gz")
+    assert voxels_on_grid(data, label.affine) == voxels_of(np.asarray(label.dataobj))
+
+
 def _foreign_weights(folder):
     spec = RunSpec(
         task="hippocampus",
@@ -204,6 +227,10 @@ BAD_SETTINGS = {
     "ensemble and method": (["--ensemble", "--method", "supervised"], "an ensemble takes all weights of the bundle"),
     "no bundle": (["--bundle", "WEIGHTS"], "inference.json does not exist; give the folder of a bundle"),
     "no such engine": (["--engine", "magic"], "engine 'magic' does not exist; use one of in-process, ray"),
+    "no such format": (
+        ["--output-format", "rtstruct"],
+        "format 'rtstruct' does not exist; use one of nifti, dicom-seg",
+    ),
     "workers in process": (["--workers", 2], "got --workers 2 with the engine in-process, which is one process; add"),
     "a cluster in process": (["--ray-address", "auto"], "got --ray-address auto with the engine in-process, which is"),
     "output that cannot be made": (["--output", "WEIGHTS/text.pt/out"], "results cannot be written there (Not a dir"),

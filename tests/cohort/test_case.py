@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
 
 from medsegdiff.cohort.case import Case, name_cases, segment_case
+from medsegdiff.data.dicom.folder import read_folder
 from medsegdiff.errors import DataError
+from tests.data.dicom.segmentations import voxels_on_grid
+from tests.data.dicom.synthetic import noise, places, slices, write
 
 KINDS = ("label", "probabilities", "entropy", "variance")
 AFFINE = np.diag([2.0, 1.0, 1.0, 1.0])
@@ -46,6 +51,55 @@ def test_results_are_called_after_the_case_and_of_the_kind_of_its_image(tmp_path
     assert [path.name for path in picture.output_paths().values()] == [
         *("n.png", "n_probabilities.tif", "n_entropy.tif", "n_variance.tif"),
     ]
+
+
+def _series_predictor(bundle, **options):
+    predictor = _predictor(**options)
+    member = {"weights": "/home/jane/model.pt", "method": "recycling", "sampler": "ddim", "steps": 5, "draws": 1}
+    predictor.settings = {"members": [member], "seed": 7, "device": "cpu", "amp": "off"}
+    predictor.bundle_dir = bundle
+    return predictor
+
+
+def _series(folder):
+    images = slices(places([0, 2]), volume=noise(2, shape=(4, 3)), FrameOfReferenceUID="1.2.3")
+    return write(folder, images)
+
+
+def test_a_series_gets_a_dicom_segmentation_with_its_settings_in_it(tmp_path):
+    case = Case("n", _series(tmp_path / "in"), tmp_path / "out", ("label", "entropy"), output_format="dicom-seg")
+    entry = segment_case(_series_predictor(tmp_path), case)
+    assert entry["status"] == "done"
+    assert entry["outputs"] == {"label": "n.dcm", "entropy": "n_entropy.nii.gz"}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["n.dcm", "n_entropy.nii.gz"]
+    data = pydicom.dcmread(tmp_path / "out" / "n.dcm")
+    (segment,) = data.SegmentSequence
+    assert segment.SegmentLabel == "organ"
+    parameters = segment.SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters
+    assert {"recycling", "ddim", "7"} <= set(re.findall(r"[\w+]+", parameters)) and "jane" not in parameters
+    # The predicted organ is the first column, of the patient's right side.
+    assert voxels_on_grid(data, read_folder(tmp_path / "in")[1])[1] == [[0, y, z] for y in range(3) for z in range(2)]
+
+
+def test_what_is_no_series_is_refused_before_it_is_segmented(tmp_path):
+    case = Case("n", tmp_path / "x.mha", tmp_path / "out", output_format="dicom-seg")
+    predictor = _series_predictor(tmp_path, error=AssertionError("it was segmented"))
+    entry = segment_case(predictor, case)
+    assert entry["status"] == "failed"
+    assert entry["error"].startswith(f"{tmp_path / 'x.mha'}: got an image that is no DICOM series; a DICOM-SEG refers")
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_a_case_whose_segmentation_cannot_be_written_nothing_is_left(tmp_path, monkeypatch):
+    def fail(dataset, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("medsegdiff.data.dicom.segmentation.save_dicom", fail)
+    case = Case("n", _series(tmp_path / "in"), tmp_path / "out", ("label", "entropy"), output_format="dicom-seg")
+    entry = segment_case(_series_predictor(tmp_path), case)
+    assert entry["status"] == "failed" and "n.dcm cannot be written" in entry["error"]
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_an_absolute_case_is_the_same_in_another_folder(tmp_path, monkeypatch):

@@ -25,12 +25,16 @@ def _settings(bundle, **changes):
     }
 
 
-def _digest(bundle, *, kinds=("label",), **changes):
-    return settings_digest(_settings(bundle, **changes), bundle, kinds)
+def _digest(bundle, *, kinds=("label",), output_format="nifti", **changes):
+    return settings_digest(_settings(bundle, **changes), bundle, kinds, output_format=output_format)
 
 
 @pytest.mark.parametrize(
-    "changes", [{"steps": 4}, {"seed": 1}, {"amp": "bf16"}, {"fusion": "staple"}, {"kinds": ("label", "entropy")}]
+    "changes",
+    [
+        *({"steps": 4}, {"seed": 1}, {"amp": "bf16"}, {"fusion": "staple"}, {"kinds": ("label", "entropy")}),
+        {"output_format": "dicom-seg"},
+    ],
 )
 def test_a_setting_changes_the_digest(bundle, changes):
     assert _digest(bundle) == _digest(bundle)

@@ -131,10 +131,7 @@ def test_what_is_not_among_the_classes_is_left_out(tmp_path):
         ),
         ([_labels((1, slice(0, 1))), _labels((1, slice(2, 3)), number=9)], "got 2 structures 'liver'; allowed is one"),
         ([_labels((1, slice(0, 3)), series="1.2.3")], "refers to a series that is not among the sources; give that"),
-        (
-            [_labels((1, slice(0, 3)), FrameOfReferenceUID="1.2.3")],
-            "lies in another frame of reference than its series",
-        ),
+        ([_labels((1, slice(0, 3)), series=None, FrameOfReferenceUID="1.2.3")], "refers to no series, and its study"),
         (
             [_labels((1, slice(0, 3)), series=None, StudyInstanceUID="1.2")],
             "refers to no series, and its study has not",
@@ -203,16 +200,20 @@ def test_a_label_names_a_class_and_structures(text):
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize(
-    ("file", "reason"),
-    [
-        ("mock_data/rt.dcm", None),
-        ("mock_data/invalid_reference_rt.dcm", "got a contour of 'ROI-1'"),
-        ("mock_data/non_existent_reference_rt.dcm", "got a contour of 'ROI-1'"),
-    ],
-)
-def test_real_contours_with_broken_references_are_refused_in_one_line(data_root, tmp_path, file, reason):
-    root = data_root / "odd" / "rtstruct"
-    result = convert([root / "mock_data" / "ct_1.dcm", root / "mock_data" / "ct_2.dcm", root / file], tmp_path / "out")
-    print([(i.name, i.refused, i.skipped) for i in result.items])
-    assert result.is_whole == (reason is None)
+def test_real_contours_with_another_frame_of_reference_are_those_of_the_series_they_name(data_root, tmp_path):
+    mock = data_root / "odd" / "rtstruct" / "mock_data"
+    convert([mock / f"{name}.dcm" for name in ("ct_1", "ct_2", "rt")], tmp_path)
+    label = nibabel.load(tmp_path / "labelsTr" / "case_001_s003_ct.nii.gz")
+    index = np.argwhere(np.asarray(label.dataobj)) @ label.affine[:3, :3].T + label.affine[:3, 3]
+    # A square from -51 to -27 mm, LPS, with a hole.
+    np.testing.assert_allclose(index.min(axis=0)[:2], (27, 27), atol=0.5)
+    np.testing.assert_allclose(index.max(axis=0)[:2], (51, 51), atol=0.5)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["invalid_reference_rt", "non_existent_reference_rt"])
+def test_real_contours_with_broken_references_are_refused_in_one_line(data_root, tmp_path, name):
+    mock = data_root / "odd" / "rtstruct" / "mock_data"
+    (refused,) = convert([mock / f"{file}.dcm" for file in ("ct_1", "ct_2", name)], tmp_path).refused
+    assert refused.refused.startswith(f"{name}.dcm: got a contour of 'ROI-1' outside of its series; take the series")
+    assert not (tmp_path / "labelsTr").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,8 +78,9 @@ def write_segmentation(
         with lenient(), _silent():
             dataset = _segmentation(np.ascontiguousarray(frames), source, segments, producer)
             _refer_to_files(dataset, source)
+            _name_segments(dataset)
             save_dicom(dataset, path)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError) as error:
         # What the library says, it may quote from the header, such as a name: only its kind is told.
         msg = (
             f"{source.grid.frames[0].path.parent}: got headers that a DICOM-SEG cannot repeat "
@@ -182,6 +184,16 @@ def _refer_to_files(dataset: Dataset, source: Source) -> None:
         for uid, item in files.items():
             item.ReferencedSOPClassUID = classes[uid]
         setattr(holder, keyword, list(files.values()))
+
+
+def _name_segments(dataset: Dataset) -> None:
+    """Have every frame name its segment: highdicom names that of a file of one for all, where few readers look."""
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    named = shared.get("SegmentIdentificationSequence")
+    if named:
+        del shared.SegmentIdentificationSequence
+        for group in dataset.PerFrameFunctionalGroupsSequence:
+            group.SegmentIdentificationSequence = deepcopy(named)
 
 
 @contextmanager

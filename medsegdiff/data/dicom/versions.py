@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+_KEYWORD_SINCE = 3
+
 
 def has_decoder(transfer_syntax: str) -> bool:
     """Whether pydicom can decode pixels that are stored in this way, with what is installed."""
@@ -41,11 +43,15 @@ def apply_modality_table(stored: NDArray[Any], dataset: Dataset) -> NDArray[Any]
 
 
 def save_dicom(dataset: Dataset, path: Path) -> None:
-    """Write a file with preamble and file meta information."""
-    import inspect
+    """Write a file with preamble and file meta information, in the transfer syntax that this names."""
+    import pydicom
 
-    way = "enforce_file_format" if "enforce_file_format" in inspect.signature(dataset.save_as).parameters else None
-    dataset.save_as(path, **({way: True} if way else {"write_like_original": False}))
+    if int(pydicom.__version__.partition(".")[0]) < _KEYWORD_SINCE:
+        syntax = dataset.file_meta.TransferSyntaxUID
+        dataset.is_little_endian, dataset.is_implicit_VR = syntax.is_little_endian, syntax.is_implicit_VR
+        dataset.save_as(path, write_like_original=False)
+    else:
+        dataset.save_as(path, enforce_file_format=True)
 
 
 @contextlib.contextmanager

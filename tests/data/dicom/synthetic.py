@@ -9,7 +9,6 @@ import numpy as np
 import SimpleITK as sitk
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.encaps import encapsulate, generate_frames
 from pydicom.filereader import dcmread
 from pydicom.uid import (
     CTImageStorage,
@@ -19,6 +18,8 @@ from pydicom.uid import (
     PositronEmissionTomographyImageStorage,
     RTStructureSetStorage,
 )
+
+from medsegdiff.data.dicom.versions import save_dicom
 
 AXIAL = np.array([[1.0, 0, 0], [0, 1, 0]])
 CORONAL = np.array([[1.0, 0, 0], [0, 0, -1]])
@@ -146,6 +147,14 @@ def contours(**attributes: Any) -> Dataset:
 
 def compress(data: Dataset, compressor: str, scratch: Path) -> None:
     """Compress the 16-bit pixels without loss by SimpleITK: "JPEG" or "JPEG2000"."""
+    try:
+        from pydicom.encaps import encapsulate, generate_frames
+    except ImportError:  # pydicom 2
+        from pydicom.encaps import encapsulate, generate_pixel_data_frame
+
+        def generate_frames(data, number_of_frames):
+            return generate_pixel_data_frame(data, number_of_frames)
+
     pixels = data.pixel_array
     writer = sitk.ImageFileWriter()
     writer.UseCompressionOn()
@@ -163,5 +172,5 @@ def write(folder: Path, datasets: list[Dataset], *, names: list[str] | None = No
     """Write datasets as the files 0, 1, … or as named; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, data in enumerate(datasets):
-        data.save_as(folder / (names[index] if names else f"{index}.dcm"), enforce_file_format=True)
+        save_dicom(data, folder / (names[index] if names else f"{index}.dcm"))
     return folder

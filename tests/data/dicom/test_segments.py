@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import pydicom
 import pytest
 from pydicom.sr._concepts_dict import concepts
 
@@ -76,6 +77,7 @@ def test_a_bundle_without_metadata_has_none_and_damaged_ones_are_refused(tmp_pat
 
 
 # Aerial pictures are of no patient.
+@pytest.mark.skipif(int(pydicom.__version__[0]) < 3, reason="the dictionary of codes of pydicom 2 lacks some")
 @pytest.mark.parametrize(
     "name", ["amos_ct", "brats", "cxr", "hippocampus", "monuseg", "muscle_us", "prostate_mr"], ids=str
 )
@@ -84,21 +86,18 @@ def test_every_class_of_a_bundle_has_codes_that_exist(repository, name):
     metadata = read_metadata(bundle)
     channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
     assert set(channels.values()) - {"background"} <= set(metadata["segments"])
+    categories = {code for found in concepts["SCT"].values() for code, (_, groups) in found.items() if 7150 in groups}
     for segment in bundle_segments(metadata, ["background", *metadata["segments"]]):
         assert segment.description
         for code in filter(None, (segment.category, segment.type, segment.modifier, segment.region)):
             assert _is_known(code), code
-        assert 7150 in _context_groups(segment.category), segment.category
+        assert segment.category.value in categories, segment.category
 
 
 def _is_known(code):
     return any(
         found.get(code.value, ("",))[0].lower() == code.meaning.lower() for found in concepts[code.scheme].values()
     )
-
-
-def _context_groups(code):
-    return {group for found in concepts[code.scheme].values() for group in found.get(code.value, ("", []))[1]}
 
 
 def test_regions_of_brain_tumours_have_codes_too(repository):
