@@ -146,7 +146,9 @@ class Labelling:
     def _merged(self, structures: Sequence[Structure]) -> NDArray[np.unsignedinteger[Any]] | None:
         highest = len(self._classes)
         dtype = np.uint8 if highest <= np.iinfo(np.uint8).max else np.uint16
-        merged = np.zeros(structures[0].mask.shape, dtype) if structures else None
+        if not structures:
+            return None
+        merged = np.zeros(structures[0].mask.shape, dtype)
         taken = 0
         for number, label in enumerate(self._classes, start=1):
             members = [structure for structure in structures if self._is_of(structure, label)]
@@ -155,7 +157,7 @@ class Labelling:
                     f"got {len(members)} structures {label.name!r}; allowed is one of a name; name classes with --label"
                 )
                 raise DataError(msg)
-            for structure in members if merged is not None else ():
+            for structure in members:
                 before = merged[structure.mask]
                 if self._any and before.any():
                     other = self._classes[int(before.max()) - 1].name

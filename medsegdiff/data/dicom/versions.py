@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,11 +37,8 @@ def has_decoder(transfer_syntax: str) -> bool:
 
 def apply_modality_table(stored: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
     """The values that the modality look-up table of `dataset` gives to stored numbers."""
-    try:
-        from pydicom import pixels
-    except ImportError:
-        from pydicom.pixel_data_handlers import util as pixels
-    return pixels.apply_modality_lut(stored, dataset)
+    name = "pydicom.pixels" if find_spec("pydicom.pixels") else "pydicom.pixel_data_handlers.util"
+    return import_module(name).apply_modality_lut(stored, dataset)
 
 
 def save_dicom(dataset: Dataset, path: Path) -> None:
