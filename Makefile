@@ -1,10 +1,11 @@
 # Two environments in one place: `demo` needs the package, the checks need its tools too. Both are pinned by
-# constraints.txt and installed again only when the files below change.
+# constraints.txt and installed again only when the files below change. MONAI Label needs older versions of some
+# libraries, so that `label-env` makes a third one, pinned by constraints-label.txt, in a place of its own.
 #
 # On Linux the torch of PyPI carries CUDA (some GB); the smaller CPU build comes with
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make venv
 .DEFAULT_GOAL := help
-.PHONY: help demo venv test lint types format clean
+.PHONY: help demo venv label-env test test-label lint types format clean
 
 PYTHON ?= python3
 TORCH := torch==2.13.0
@@ -12,19 +13,31 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+LABEL_VENV ?= .venv-label
+LABEL_BIN := $(LABEL_VENV)/bin
+INSTALLED_LABEL := $(LABEL_VENV)/.installed
 PACKAGING := setup.cfg pyproject.toml constraints.txt
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# The sources of MONAI Label's SAM2 are built without CUDA kernels and with the torch that is there: an isolated build
+# would bring another one, with CUDA.
+PIP_INSTALL_LABEL := SAM2_BUILD_CUDA=0 $(LABEL_BIN)/python -m pip install --quiet --disable-pip-version-check \
+	--no-build-isolation --constraint constraints-label.txt
 
 help: ## print this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## train on generated phantoms, print Dice, write a picture into demo_output/
 	$(BIN)/medsegdiff demo
 
 venv: $(INSTALLED_DEV) ## make .venv with the package and all that the checks need
 
+label-env: $(INSTALLED_LABEL) ## make .venv-label with the package and MONAI Label
+
 test: lint types ## run all checks: lint, format, types, tests
 	$(BIN)/python -m pytest
+
+test-label: $(INSTALLED_LABEL) ## run the tests of the MONAI Label app, and those of what it stands on, in .venv-label
+	$(LABEL_BIN)/python -m pytest tests/apps/label tests/data tests/inferers tests/cli/test_predict.py
 
 lint: $(INSTALLED_DEV) ## check style and format
 	$(BIN)/ruff check .
@@ -37,8 +50,8 @@ format: $(INSTALLED_DEV) ## mend style and format where that can be done safely
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove .venv, caches and what the demo wrote
-	rm -rf $(VENV) build dist *.egg-info demo_output .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove .venv and .venv-label, caches and what the demo wrote
+	rm -rf $(VENV) $(LABEL_VENV) build dist *.egg-info demo_output .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): $(PACKAGING)
@@ -51,4 +64,11 @@ $(INSTALLED): $(PACKAGING)
 
 $(INSTALLED_DEV): $(INSTALLED)
 	$(PIP_INSTALL) $(TORCH) --editable '.[dev,mlflow,onnx,ray]'
+	@touch $@
+
+$(INSTALLED_LABEL): $(PACKAGING) constraints-label.txt
+	@echo "installing into $(LABEL_VENV): some minutes, more where torch brings CUDA"
+	$(PYTHON) -m venv $(LABEL_VENV)
+	$(PIP_INSTALL_LABEL) $(TORCH) setuptools wheel
+	$(PIP_INSTALL_LABEL) --editable '.[label]' pytest
 	@touch $@

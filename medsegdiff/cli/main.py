@@ -14,6 +14,7 @@ from medsegdiff import __version__
 from medsegdiff.cli.check import check
 from medsegdiff.cli.compare import compare
 from medsegdiff.cli.demo import demo
+from medsegdiff.cli.label import label
 from medsegdiff.cli.predict import predict
 from medsegdiff.cli.steps import steps
 from medsegdiff.errors import USER_ERROR_EXIT_CODE, find_user_error, one_line
@@ -75,6 +76,7 @@ app.command()(steps)
 app.command()(check)
 app.command()(compare)
 app.command()(demo)
+app.command()(label)
 
 
 def main() -> None:

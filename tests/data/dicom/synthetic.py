@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.filereader import dcmread
 from pydicom.uid import (
     CTImageStorage,
@@ -164,8 +165,18 @@ def compress(data: Dataset, compressor: str, scratch: Path) -> None:
     writer.Execute(sitk.GetImageFromArray(pixels.reshape(1, *pixels.shape[-2:])))
     packed = dcmread(path)
     data.file_meta.TransferSyntaxUID = packed.file_meta.TransferSyntaxUID
-    data.PixelData = encapsulate(list(generate_frames(packed.PixelData, number_of_frames=1)))
+    data.PixelData = encapsulate([_only_frame(packed.PixelData)])
     data["PixelData"].VR = "OB"
+
+
+def _only_frame(encapsulated: bytes) -> bytes:
+    try:
+        from pydicom.encaps import generate_frames
+    except ImportError:  # pydicom 2
+        from pydicom.encaps import generate_pixel_data_frame
+
+        return next(generate_pixel_data_frame(encapsulated, 1))
+    return next(generate_frames(encapsulated, number_of_frames=1))
 
 
 def write(folder: Path, datasets: list[Dataset], *, names: list[str] | None = None) -> Path:

@@ -140,7 +140,8 @@ def test_files_that_begin_with_their_data_are_read(tmp_path):
     volume = noise(3)
     for index, data in enumerate(slices(places(HEIGHTS), volume=volume)):
         del data.file_meta
-        data.save_as(tmp_path / f"{index}.dcm", implicit_vr=True, little_endian=True, enforce_file_format=False)
+        data.is_little_endian = data.is_implicit_VR = True
+        data.save_as(tmp_path / f"{index}.dcm")
     assert (tmp_path / "0.dcm").read_bytes()[128:132] != b"DICM"
     np.testing.assert_array_equal(_read(tmp_path), volume)
 

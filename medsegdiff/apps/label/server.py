@@ -1,0 +1,176 @@
+"""The server: MONAI Label's endpoints and viewer, over a store of images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medsegdiff.apps.label.bundles import own_bundles
+from medsegdiff.apps.label.environment import RESEARCH_ONLY, require_monailabel
+from medsegdiff.apps.label.logs import WithoutNames, quiet
+from medsegdiff.data.writer import make_folder
+from medsegdiff.errors import DataError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+WORK_FOLDER = ".medsegdiff"
+
+
+@dataclass(frozen=True)
+class LabelServer:
+    """What the server is started with.
+
+    Attributes:
+        studies: a folder of images, or the address of a DICOMweb store.
+        bundles: bundles, or folders of bundles; those beside the package where none is given.
+        work: where fine-tuned weights and caches go; by default `.medsegdiff` in the folder of images, or a folder in
+            the user's cache.
+        device: "auto", "cpu", "cuda" or what else torch knows.
+        candidates: how many models of each bundle show single draws.
+        host: address to listen at.
+        port: likewise.
+    """
+
+    studies: str
+    bundles: Sequence[Path] = ()
+    work: Path | None = None
+    device: str = "auto"
+    candidates: int = 3
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the images are in a DICOM store."""
+        return self.studies.startswith(("http://", "https://"))
+
+    @property
+    def address(self) -> str:
+        """The page to open: the viewer, or without a DICOM store, which it needs, what programs can ask for."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
+        return f"http://{host}:{self.port}/{'ohif/' if self.is_remote else 'docs'}"
+
+    def prepare(self) -> None:
+        """Set MONAI Label up for this process and for those that it starts, and load the app.
+
+        Raises:
+            SpecError: MONAI Label is not installed.
+            DataError: no such folder of images, or no bundle with weights.
+        """
+        require_monailabel()
+        quiet()
+        if not self.is_remote and not Path(self.studies).is_dir():
+            msg = f"{self.studies}: there is no such folder; give --studies a folder of images or a DICOMweb address"
+            raise DataError(msg)
+        studies = self.studies.rstrip("/") if self.is_remote else str(Path(self.studies).resolve())
+        work = make_folder((self.work or _default_work(studies)).resolve())
+        folders = [str(Path(one).resolve()) for one in self.bundles or (own_bundles(),)]
+        values: dict[str, Any] = {
+            "MONAI_LABEL_APP_DIR": str(Path(__file__).parent),
+            "MONAI_LABEL_STUDIES": studies,
+            "MONAI_LABEL_APP_CONF": {
+                "bundles": json.dumps(folders),
+                "work": str(work),
+                "device": self.device,
+                "candidates": str(self.candidates),
+            },
+            "MONAI_LABEL_SERVER_PORT": self.port,
+            "MONAI_LABEL_SESSION_PATH": str(work / "sessions"),
+            "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(work / "dicom"),
+            # Scoring takes the cores from whoever waits for a segmentation: it runs when it is asked for.
+            "MONAI_LABEL_AUTO_UPDATE_SCORING": False,
+        }
+        if "MONAI_LABEL_DICOMWEB_SEARCH_FILTER" not in os.environ:
+            values["MONAI_LABEL_DICOMWEB_SEARCH_FILTER"] = {}  # by default it would look for CT only
+        for name, value in values.items():
+            os.environ[name] = value if isinstance(value, str) else json.dumps(value)
+        from monailabel.config import settings
+
+        for name, value in values.items():
+            setattr(settings, name, value)
+        from monailabel.interfaces.utils.app import app_instance
+
+        app_instance()
+
+    def build(self) -> FastAPI:
+        """The application, once `prepare` has been called."""
+        from fastapi import FastAPI
+        from fastapi.middleware.cors import CORSMiddleware
+        from monailabel.config import settings
+        from monailabel.endpoints import (
+            activelearning,
+            batch_infer,
+            datastore,
+            infer,
+            info,
+            login,
+            model,
+            proxy,
+            scoring,
+            session,
+            train,
+        )
+        from monailabel.interfaces.utils.app import app_instance
+
+        from medsegdiff.apps.label.guard import Guard
+        from medsegdiff.apps.label.viewer import viewer_file
+
+        @asynccontextmanager
+        async def started(_: FastAPI) -> AsyncIterator[None]:
+            app_instance().server_mode(True)
+            app_instance().on_init_complete()
+            yield
+            app_instance().stop_tasks()
+
+        app = FastAPI(title=f"medsegdiff label. {RESEARCH_ONLY}", lifespan=started)
+        if settings.MONAI_LABEL_CORS_ORIGINS:
+            origins = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
+            app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+        guard = Guard(app_instance)
+        modules = [info, model, infer, batch_infer, train, activelearning, scoring, datastore, session]
+        modules += [proxy] if self.is_remote else []
+        modules += [login] if settings.MONAI_LABEL_AUTH_ENABLE else []
+        for module in modules:
+            for route in module.router.routes:
+                # Weights are changed by training only, which keeps those that were there.
+                methods = set(route.methods) & {"GET", "HEAD"} if module is model else set(route.methods)
+                if methods:
+                    app.add_api_route(
+                        route.path,
+                        guard.wrap(route.path, route.endpoint),
+                        methods=sorted(methods),
+                        summary=route.summary,
+                        tags=list(route.tags),
+                        include_in_schema=route.include_in_schema,
+                        response_model=None,
+                    )
+        app.add_api_route("/ohif/{path:path}", viewer_file, include_in_schema=False, response_model=None)
+        return app
+
+    def serve(self) -> None:
+        """Serve until the process is stopped."""
+        import uvicorn
+
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.addFilter(WithoutNames("" if self.is_remote else str(Path(self.studies).resolve()), self.studies))
+        logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+        uvicorn.run(
+            self.build(), host=self.host, port=self.port, log_config=None, access_log=False, timeout_graceful_shutdown=5
+        )
+
+
+def _default_work(studies: str) -> Path:
+    if studies.startswith(("http://", "https://")):
+        key = hashlib.sha256(studies.encode()).hexdigest()[:16]
+        return Path.home() / ".cache" / "medsegdiff" / "label" / key
+    return Path(studies) / WORK_FOLDER

@@ -1,0 +1,214 @@
+"""Fine-tuning of a bundle on the labels that were corrected in a viewer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.train import TrainTask
+
+from medsegdiff.apps.label.bundles import ServedBundle
+from medsegdiff.apps.label.environment import RESEARCH_ONLY
+from medsegdiff.apps.label.options import LARGEST_SEED, read_choice, read_fraction, read_number
+from medsegdiff.apps.label.weights import BETTER, WEIGHTS
+from medsegdiff.data.bundle_config import TRAIN_CONFIG, read_bundle_config
+from medsegdiff.data.datalist import DATASET_FILE
+from medsegdiff.data.reading import case_name
+from medsegdiff.data.splits import three_way, write_json, write_split
+from medsegdiff.errors import DataError, plain_user_errors
+from medsegdiff.handlers.run_checkpoint import CHECKPOINT_NAME
+from medsegdiff.methods import RunSpec
+
+logger = logging.getLogger(__name__)
+
+SPLIT_FILE = "split.json"
+FEWEST_CASES = 2
+# A tenth of the rate that the bundle was trained with from scratch.
+RATE_FACTOR = 0.1
+
+
+class FineTuning(TrainTask):
+    """Trains a bundle on the cases with a final label, from weights that it is served with.
+
+    The bundle's own `train.json` is run, with the network of the weights. Every run has a folder of its own; what the
+    bundle ships is only read.
+
+    Args:
+        bundle: what to train.
+        device: "auto", "cpu", "cuda" or what else torch knows.
+    """
+
+    def __init__(self, bundle: ServedBundle, *, device: str = "auto") -> None:
+        super().__init__(f"Fine-tuning on final labels: {bundle.description}. {RESEARCH_ONLY}")
+        self.bundle = bundle
+        self.device = device
+
+    def config(self) -> dict[str, Any]:
+        """The options of a request and their defaults; a list is a choice."""
+        return {
+            "epochs": 20,
+            "learning_rate": RATE_FACTOR * self._bundle_rate(),
+            "validation_share": 0.2,
+            "seed": 0,
+            "weights": self.bundle.weights.names(),
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """What the last finished run reports."""
+        return self.bundle.weights.result()
+
+    def check(self, request: Mapping[str, Any], datastore: Datastore) -> None:
+        """Make sure that a request can be trained, before a process is started for it.
+
+        Raises:
+            SpecError: an option out of range.
+            DataError: fewer than two cases with a final label.
+        """
+        self._options(request)
+        if len(datastore.get_labeled_images()) < FEWEST_CASES:
+            raise _too_few(len(datastore.get_labeled_images()))
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train.
+
+        Returns:
+            What `stats` gives from then on: the cases, the settings, and the Dice of the validation cases, before and
+            at its best. Weights that are worse than those before are kept, but served to those who name them only.
+
+        Raises:
+            MedSegDiffError: what request, labels or weights are unfit for.
+        """
+        options = self._options(request)
+        items = self._items(datastore)
+        run = self.bundle.weights.new_run()
+        start = self.bundle.weights.path(options["weights"])
+        parts = _write_cases(run, items, share=options["validation_share"], seed=options["seed"])
+        before, score = self._train(run, start, options, training=parts["training"])
+        result = {
+            "name": run.name,
+            "started_from": self.bundle.weights.name_of(start),
+            "training_cases": parts["training"],
+            "validation_cases": parts["validation"],
+            "metric": "mean Dice of the validation cases",
+            "best_metric": score,
+            "metric_before": before,
+            BETTER: score >= before,
+            **options,
+        }
+        (run / CHECKPOINT_NAME).unlink(missing_ok=True)  # the optimiser's state, twice the size of the weights
+        self.bundle.weights.finish(run, result)
+        return result
+
+    def _options(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "epochs": read_number(request, "epochs", 20, most=10_000),
+            "learning_rate": read_fraction(request, "learning_rate", RATE_FACTOR * self._bundle_rate()),
+            "validation_share": read_fraction(request, "validation_share", 0.2, most=0.9),
+            "seed": read_number(request, "seed", 0, least=0, most=LARGEST_SEED),
+            "weights": read_choice(request, "weights", self.bundle.weights.names()),
+        }
+
+    def _bundle_rate(self) -> float:
+        return float(read_bundle_config(self.bundle.folder, TRAIN_CONFIG)["learning_rate"])
+
+    def _items(self, datastore: Datastore) -> list[dict[str, Any]]:
+        """Image and label of each case, the image as a list of files where it has one a channel."""
+        items = {}
+        for image_id in sorted(datastore.get_labeled_images()):
+            files = datastore.files_of(image_id, self.bundle.modalities)  # type: ignore[attr-defined]
+            label = Path(datastore.get_label_uri(image_id, DefaultLabelTag.FINAL.value))
+            # Several modalities of one case may carry its label: it counts once.
+            items.setdefault(tuple(files), {"image": [str(file) for file in files], "label": str(label)})
+        if len(items) < FEWEST_CASES:
+            raise _too_few(len(items))
+        return [
+            {**item, "image": item["image"] if len(item["image"]) > 1 else item["image"][0]} for item in items.values()
+        ]
+
+    def _train(
+        self, run: Path, start: Path, options: Mapping[str, Any], *, training: Sequence[str]
+    ) -> tuple[float, float]:
+        """Run the bundle's training in a folder; the scores of its validation, before and at its best."""
+        from medsegdiff.handlers.validation import SamplerValidation
+        from medsegdiff.methods import spec_path
+
+        spec = RunSpec.read(spec_path(start))
+        parser = read_bundle_config(self.bundle.folder, TRAIN_CONFIG)
+        overrides = {
+            "bundle_root": str(self.bundle.folder),
+            "dataset_dir": str(run),
+            "split_file": str(run / SPLIT_FILE),
+            "run_dir": str(run),
+            "init_weights": str(start),
+            "epochs": options["epochs"],
+            "learning_rate": options["learning_rate"],
+            "seed": options["seed"],
+            "val_interval": max(1, options["epochs"] // 10),
+            **_settings_of(spec),
+        }
+        if self.device != "auto":
+            overrides["device"] = self.device
+        for name, value in overrides.items():
+            if name in parser:
+                parser[name] = value
+        with plain_user_errors():
+            batch = min(int(parser.get_parsed_content("batch_size")), len(training))
+            parser["batch_size"] = batch
+            if "ema_decay" in parser:
+                own = float(parser.get_parsed_content("ema_decay"))
+                parser["ema_decay"] = min(own, ema_decay(options["epochs"] * -(-len(training) // batch)))
+            parser.parse(reset=True)
+            parser.get_parsed_content("initialize")
+            validation = next(
+                handler
+                for handler in parser.get_parsed_content("train#handlers")
+                if isinstance(handler, SamplerValidation)
+            )
+            validation.validator.run(1)
+            before = float(validation.validator.state.metrics[validation.metric])
+            parser.get_parsed_content("run")
+        if not (run / WEIGHTS).is_file():
+            msg = f"the training of {self.bundle.name} gave no weights: its validation gave no number; check the labels"
+            raise DataError(msg)
+        return round(before, 4), round(float(validation.best[spec.sampler]), 4)
+
+
+def ema_decay(iterations: int) -> float:
+    """How slowly weights are averaged: over a tenth of a training, else those of a short one hardly leave the start."""
+    return max(0.0, 1 - 10 / max(1, iterations))
+
+
+def _settings_of(spec: RunSpec) -> dict[str, Any]:
+    """The ids of a `train.json` that make the network that weights are of."""
+    return {
+        "method": spec.method,
+        "size": spec.size,
+        "dims": spec.spatial_dims,
+        "network_options": spec.options,
+        "prediction_options": spec.prediction_options,
+        "schedule": spec.schedule,
+        "sampler": spec.sampler,
+        "sampler_options": spec.sampler_options,
+        "steps": spec.steps,
+        "draws": spec.draws,
+        "roi_size": list(spec.roi_size),
+    }
+
+
+def _write_cases(run: Path, items: Sequence[dict[str, Any]], *, share: float, seed: int) -> dict[str, list[str]]:
+    """Write the list of cases and their split where the bundle's training looks for them."""
+    names = [case_name(item["label"]) for item in items]
+    validation = min(len(names) - 1, max(1, round(share * len(names))))
+    parts = three_way(names, training=len(names) - validation, validation=validation, test=0, seed=seed)
+    write_json(run / DATASET_FILE, {"training": list(items)})
+    write_split(run / SPLIT_FILE, parts, seed=seed)
+    return parts
+
+
+def _too_few(number: int) -> DataError:
+    return DataError(
+        f"got {number} cases with a final label; needed are {FEWEST_CASES} or more, one of which validates: label more"
+    )
