@@ -60,11 +60,13 @@ class FreshStore(LocalDatastore):
         """Remove a label."""
         with self.changing():
             super().remove_label(label_id, label_tag)
+            super().refresh()
 
     def remove_image(self, image_id: str) -> None:
         """Remove an image and its labels."""
         with self.changing():
             super().remove_image(image_id)
+            super().refresh()  # else it would be known until the folder's watcher comes by
 
     def refresh(self) -> None:
         """Take up what changed on the disk."""
@@ -164,8 +166,11 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
             if not folder.is_dir() or not any(folder.iterdir()):
                 self._fetch(image_id, folder)
             find_grid(folder)
-        with _answering():
-            return str(super().get_image_uri(image_id))
+        with _answering(), self.changing():
+            given = Path(super().get_image_uri(image_id))
+        if given != converted:  # what was converted first, and copied to its place
+            given.unlink(missing_ok=True)
+        return str(converted)
 
     def files_of(self, image_id: str, modalities: Modalities | None) -> list[Path]:
         """The converted series of the study that `image_id` is a modality of, or it alone.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ class FineTuning(TrainTask):
         """The options of a request and their defaults; a list is a choice."""
         return {
             "epochs": 20,
-            "learning_rate": RATE_FACTOR * self._bundle_rate(),
+            "learning_rate": self._default_rate,
             "validation_share": 0.2,
             "seed": 0,
             "weights": self.bundle.weights.names(),
@@ -105,14 +106,19 @@ class FineTuning(TrainTask):
     def _options(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "epochs": read_number(request, "epochs", 20, most=10_000),
-            "learning_rate": read_fraction(request, "learning_rate", RATE_FACTOR * self._bundle_rate()),
+            "learning_rate": read_fraction(request, "learning_rate", self._default_rate),
             "validation_share": read_fraction(request, "validation_share", 0.2, most=0.9),
             "seed": read_number(request, "seed", 0, least=0, most=LARGEST_SEED),
             "weights": read_choice(request, "weights", self.bundle.weights.names()),
         }
 
-    def _bundle_rate(self) -> float:
-        return float(read_bundle_config(self.bundle.folder, TRAIN_CONFIG)["learning_rate"])
+    @functools.cached_property
+    def _default_rate(self) -> float:
+        parser = read_bundle_config(self.bundle.folder, TRAIN_CONFIG)
+        for name, value in {"bundle_root": str(self.bundle.folder), **_settings_of(self.bundle.spec)}.items():
+            if name in parser:
+                parser[name] = value
+        return float(f"{RATE_FACTOR * parser.get_parsed_content('learning_rate'):.3g}")
 
     def _items(self, datastore: Datastore) -> list[dict[str, Any]]:
         """Image and label of each case, the image as a list of files where it has one a channel."""
@@ -155,11 +161,7 @@ class FineTuning(TrainTask):
             if name in parser:
                 parser[name] = value
         with plain_user_errors():
-            batch = min(int(parser.get_parsed_content("batch_size")), len(training))
-            parser["batch_size"] = batch
-            if "ema_decay" in parser:
-                own = float(parser.get_parsed_content("ema_decay"))
-                parser["ema_decay"] = min(own, ema_decay(options["epochs"] * -(-len(training) // batch)))
+            parser["batch_size"] = min(int(parser.get_parsed_content("batch_size")), len(training))
             parser.parse(reset=True)
             parser.get_parsed_content("initialize")
             validation = next(
@@ -174,11 +176,6 @@ class FineTuning(TrainTask):
             msg = f"the training of {self.bundle.name} gave no weights: its validation gave no number; check the labels"
             raise DataError(msg)
         return round(before, 4), round(float(validation.best[spec.sampler]), 4)
-
-
-def ema_decay(iterations: int) -> float:
-    """How slowly weights are averaged: over a tenth of a training, else those of a short one hardly leave the start."""
-    return max(0.0, 1 - 10 / max(1, iterations))
 
 
 def _settings_of(spec: RunSpec) -> dict[str, Any]:

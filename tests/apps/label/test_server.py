@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("monailabel", reason="needs MONAI Label: make label-env")
+
+from medsegdiff.data.reading import read_image
+from medsegdiff.inferers.predictor import BundlePredictor
+
+
+def _array(reply, folder, suffix):
+    path = folder / f"reply{suffix}"
+    path.write_bytes(reply.content)
+    return read_image(path)
+
+
+def _is_one_line(reply):
+    detail = reply.json()["detail"]
+    return "\n" not in detail and "Traceback" not in detail and "/studies/" not in detail
+
+
+def test_the_app_tells_what_it_offers(client):
+    info = client.get("/info/").json()
+    assert "Research use only" in info["description"]
+    assert sorted(info["models"]) == [
+        *("hippocampus", "hippocampus_candidate_1", "hippocampus_candidate_2", "hippocampus_candidate_3"),
+        "hippocampus_uncertainty",
+    ]
+    model = info["models"]["hippocampus"]
+    assert model["labels"] == {"anterior": 1, "posterior": 2}
+    assert model["config"] == {"steps": 2, "draws": 1, "seed": 0, "weights": ["latest", "shipped", "supervised"]}
+    assert all("Research use only" in one["description"] for one in info["models"].values())
+    assert list(info["trainers"]) == ["hippocampus"]
+    assert list(info["strategies"]) == ["hippocampus_most_uncertain", "first", "random"]
+    assert list(info["scoring"]) == ["hippocampus_disagreement"]
+    assert info["datastore"]["total"] == 3
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".nii.gz"])
+def test_a_result_is_what_the_predictor_gives_on_the_grid_of_the_image(infer, studies, tiny_bundle, tmp_path, suffix):
+    reply = infer(result_extension=suffix, result_dtype="uint8", draws=2, seed=5)
+    assert reply.status_code == 200
+    raw = _array(reply, tmp_path, suffix)
+    predictor = BundlePredictor(tiny_bundle, draws=2, seed=5, device="cpu")
+    expected = predictor.predict(studies / "case_0.nii.gz")
+    assert raw.dtype == np.uint8
+    np.testing.assert_array_equal(raw.array, expected.label)
+    np.testing.assert_allclose(raw.affine, expected.affine, atol=1e-5)
+
+
+def test_seed_and_steps_of_a_request_make_a_difference(infer):
+    first, again, other = (infer(result_extension=".nii", seed=seed).content for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+    assert first != infer(result_extension=".nii", steps=1).content
+
+
+def test_candidates_are_single_draws_and_the_first_is_the_segmentation(infer):
+    whole = infer(result_extension=".nii", draws=1).content
+    candidates = [infer(f"hippocampus_candidate_{k}", result_extension=".nii").content for k in (1, 2)]
+    assert candidates[0] == whole
+    assert candidates[1] == infer(result_extension=".nii", seed=1).content != whole
+
+
+def test_uncertainty_comes_in_bands_or_per_cent(infer, tmp_path, studies, tiny_bundle):
+    bands = _array(infer("hippocampus_uncertainty", result_extension=".nrrd"), tmp_path, ".nrrd")
+    percent = _array(infer("hippocampus_uncertainty", result_extension=".nrrd", values="percent"), tmp_path, ".nrrd")
+    expected = BundlePredictor(tiny_bundle, draws=4, device="cpu").predict(studies / "case_0.nii.gz").entropy
+    assert expected.max() > 0.5
+    np.testing.assert_array_equal(percent.array, np.rint(100 * expected))
+    np.testing.assert_array_equal(bands.array, np.minimum(np.floor(4 * expected), 3))
+
+
+def test_what_there_is_to_tell_comes_with_the_result(infer):
+    params = infer(output="json", draws=2).json()
+    assert params["notice"].startswith("Research use only")
+    assert (params["weights"], params["steps"], params["draws"], params["seed"]) == ("shipped", [2], 2, 0)
+    assert params["label_names"] == {"anterior": 1, "posterior": 2}
+    assert "Decathlon" in params["training_data"]
+    assert set(params["latencies"]) == {"read", "preprocess", "sample", "restore", "total"}
+    reply = infer(output="all")
+    assert b'name="params"' in reply.content
+    assert b'name="image"' in reply.content
+
+
+def test_other_weights_of_the_bundle_can_be_chosen(infer):
+    assert infer(output="json", weights="supervised").json()["weights"] == "supervised"
+    reply = infer(weights="none")
+    assert reply.status_code == 400
+    assert "use one of latest, shipped" in reply.json()["detail"]
+
+
+def test_an_image_can_be_uploaded_and_leaves_nothing_behind(client, studies, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    content = (studies / "case_1.nii.gz").read_bytes()
+    form = {"params": json.dumps({"result_extension": ".nii"})}
+    for file, status in ((content, 200), (content[:500], 422)):
+        upload = {"file": ("somebody.nii.gz", file)}
+        reply = client.post("/infer/hippocampus", params={"output": "image"}, data=form, files=upload)
+        assert reply.status_code == status
+        assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_result_can_be_kept_in_the_store(infer, client, studies):
+    infer(save_label=True, label_tag="proposal", result_extension=".nii.gz")
+    reply = client.get("/datastore/label", params={"label": "case_0", "tag": "proposal"})
+    assert reply.status_code == 200
+    assert (studies / "labels" / "proposal" / "case_0.nii.gz").read_bytes() == reply.content
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "params", "status"),
+    [
+        ("/infer/nothing", {"image": "case_0"}, {}, 404),
+        ("/infer/hippocampus", {"image": "case_9"}, {}, 404),
+        ("/infer/hippocampus", {}, {}, 400),
+        ("/infer/hippocampus", {"image": "../studies/case_0"}, {}, 400),
+        ("/infer/hippocampus", {"image": "/etc/passwd"}, {}, 400),
+        ("/infer/hippocampus", {"image": "case_0"}, {"image": "/etc/passwd"}, 400),
+        ("/infer/hippocampus", {"image": "case_0"}, {"model": "other"}, 400),
+        ("/infer/hippocampus", {"image": "case_0"}, {"steps": 0}, 400),
+        ("/infer/hippocampus", {"image": "case_0"}, {"steps": 1001}, 400),
+        ("/infer/hippocampus", {"image": "case_0"}, {"draws": 1000}, 400),
+        ("/infer/hippocampus", {"image": "case_0"}, {"result_extension": "/../x"}, 400),
+        ("/infer/hippocampus", {"image": "case_0"}, {"save_label": True, "label_tag": "../../x"}, 400),
+        ("/infer/hippocampus", {"image": "case_0"}, ["steps"], 400),
+        ("/infer/hippocampus", {"image": "case_0"}, "{", 400),
+        ("/infer/hippocampus", {"image": "case_0", "output": "dicom_seg"}, {"label_info": []}, 400),
+    ],
+)
+def test_requests_that_cannot_be_answered_get_a_4xx_and_one_line(client, path, query, params, status):
+    text = params if isinstance(params, str) else json.dumps(params)
+    reply = client.post(path, params=query, data={"params": text})
+    assert reply.status_code == status
+    assert _is_one_line(reply)
+
+
+def test_a_defect_is_noted_where_the_client_does_not_see_it(infer, studies, monkeypatch):
+    def fail(*_arguments, **_options):
+        msg = "Doe^Jane"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr("medsegdiff.apps.label.infer_tasks.write_result", fail)
+    reply = infer()
+    assert reply.status_code == 500
+    assert reply.json()["detail"] == "a defect of the server (RuntimeError), noted in defects.log"
+    noted = (studies / ".medsegdiff" / "defects.log").read_text()
+    assert "infer_tasks.py" in noted
+    assert "Doe" not in noted
+
+
+def test_labels_are_kept_read_and_removed(client, labels):
+    def send():
+        upload = {"label": ("any.nii.gz", labels[0].read_bytes())}
+        return client.put("/datastore/label", params={"image": "case_0"}, files=upload)
+
+    assert send().json() == {"image": "case_0", "label": "case_0"}
+    assert client.get("/datastore/").json()["completed"] == 1
+    (pair,) = client.get("/datastore/", params={"output": "train"}).json()
+    assert pair["label"].endswith("labels/final/case_0.nii.gz")
+    assert client.get("/datastore/dataset").status_code == 200
+    assert client.delete("/datastore/label", params={"id": "case_0", "tag": "final"}).status_code == 200
+    assert client.get("/datastore/label", params={"label": "case_0", "tag": "final"}).status_code == 404
+
+
+@pytest.mark.parametrize("kind", ["damaged", "other grid", "fractions", "text"])
+def test_a_label_that_does_not_fit_is_refused_and_nothing_is_written(client, studies, labels, tmp_path, kind):
+    from tests.apps.label.conftest import SHAPE, blobs, save
+
+    content = {
+        "damaged": lambda: labels[0].read_bytes()[:200],
+        "other grid": lambda: save(tmp_path / "x.nii.gz", np.ones((4, 4, 4), np.uint8)).read_bytes(),
+        "fractions": lambda: save(tmp_path / "x.nii.gz", blobs(0, SHAPE)).read_bytes(),
+        "text": lambda: b"label",
+    }[kind]()
+    before = sorted(studies.rglob("*"))
+    name = "x.txt" if kind == "text" else "x.nii.gz"
+    reply = client.put("/datastore/label", params={"image": "case_0"}, files={"label": (name, content)})
+    assert reply.status_code == 422
+    assert _is_one_line(reply)
+    assert sorted(studies.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "status"),
+    [
+        ({"image": "../case_0"}, "x.nii.gz", 400),
+        ({"image": "case_0", "tag": "../../outside"}, "x.nii.gz", 400),
+        ({"image": "case_0"}, "../../outside.nii.gz", 400),
+        ({"image": "case_7"}, "x.nii.gz", 404),
+    ],
+)
+def test_a_label_never_leaves_the_store(client, studies, labels, query, name, status):
+    before = sorted(studies.parent.rglob("*"))
+    reply = client.put("/datastore/label", params=query, files={"label": (name, labels[0].read_bytes())})
+    assert reply.status_code == status
+    assert sorted(studies.parent.rglob("*")) == before
+
+
+def test_images_are_added_and_removed_within_the_store(client, studies):
+    content = (studies / "case_1.nii.gz").read_bytes()
+
+    def add(image, file=content):
+        return client.put("/datastore/image", params={"image": image}, files={"file": ("new.nii.gz", file)})
+
+    assert add("new").json() == {"image": "new"}
+    assert (studies / "new.nii.gz").is_file()
+    assert add("../new").status_code == 400
+    assert add("broken", content[:100]).status_code == 422
+    assert not (studies / "broken.nii.gz").exists()
+    assert client.delete("/datastore/image", params={"id": "new"}).status_code == 200
+    assert not (studies / "new.nii.gz").exists()
+    assert client.delete("/datastore/image", params={"id": "new"}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("get", "/datastore/image?image=case_9", 404),
+        ("get", "/datastore/image?image=../x", 400),
+        ("get", "/datastore/label?label=case_0&tag=none", 404),
+        ("get", "/datastore/dataset", 422),
+        ("get", "/session/nothing", 404),
+        ("post", "/activelearning/nothing", 404),
+        ("post", "/train/nothing", 404),
+        ("post", "/train/hippocampus", 422),
+        ("post", "/scoring/nothing", 404),
+        ("post", "/batch/infer/nothing", 404),
+        ("get", "/model/nothing", 404),
+        ("put", "/model/hippocampus", 405),
+        ("delete", "/model/hippocampus", 405),
+        ("post", "/infer/wsi/hippocampus", 404),
+        ("get", "/logs/", 404),
+    ],
+)
+def test_what_does_not_exist_or_is_not_offered_gets_a_4xx(client, method, path, status):
+    reply = getattr(client, method)(path)
+    assert reply.status_code == status
+    assert _is_one_line(reply)
+
+
+@pytest.mark.parametrize(
+    "options", [{"epochs": 0}, {"learning_rate": "fast"}, {"validation_share": 1}, {"weights": "x"}]
+)
+def test_options_of_a_training_are_checked_before_it_starts(client, options):
+    reply = client.post("/train/hippocampus", json=options)
+    assert reply.status_code == 400
+    assert client.get("/train/").status_code == 404  # no task was made
+
+
+def test_a_session_takes_an_image_but_no_archive(client, studies):
+    upload = [("files", ("case_0.nii.gz", (studies / "case_0.nii.gz").read_bytes()))]
+    assert client.put("/session/", params={"uncompress": True}, files=upload).status_code == 400
+    session = client.put("/session/", files=upload).json()["session_id"]
+    reply = client.post("/infer/hippocampus", params={"session_id": session, "output": "json"})
+    assert reply.status_code == 200
+    assert reply.json()["label_names"] == {"anterior": 1, "posterior": 2}
+
+
+def test_the_viewer_and_nothing_beside_it_is_served(client):
+    page = client.get("/ohif/").text
+    assert "<html" in page
+    assert client.get("/ohif/viewer/some/address").text == page
+    assert client.get("/ohif/..%2f..%2f..%2fapp.py").text == page
+    script = re.search(r'src="/ohif/([^"]+\.js)"', page)
+    assert script is not None
+    assert client.get(f"/ohif/{script[1]}").text != page
+
+
+def test_cases_are_served_the_most_uncertain_first(client, start, studies):
+    assert client.post("/activelearning/first", json={}).json()["id"] == "case_0"
+    assert client.post("/activelearning/random", json={}).json()["id"] in {"case_0", "case_1", "case_2"}
+    counts = client.post("/scoring/hippocampus_disagreement", params={"run_sync": True}, json={"draws": 2}).json()
+    assert counts == {"scored": 3, "kept": 0, "unfit": 0}
+    again = client.post("/scoring/hippocampus_disagreement", params={"run_sync": True}, json={"draws": 2}).json()
+    assert again == {"scored": 0, "kept": 3, "unfit": 0}
+    objects = client.get("/datastore/", params={"output": "all"}).json()["objects"]
+    scores = {name: one["image"]["info"]["disagreement"]["hippocampus"]["score"] for name, one in objects.items()}
+    assert all(0 < score <= 1 for score in scores.values())
+    found = client.post("/activelearning/hippocampus_most_uncertain", json={}).json()
+    assert found["id"] == max(scores, key=lambda name: scores[name])
+    assert found["weight"] == max(scores.values())
+    assert found["not_scored"] == 0
+
+
+def test_a_case_that_the_bundle_cannot_segment_is_passed_over(start, studies, tiny_bundle):
+    from tests.apps.label.conftest import save
+
+    save(studies / "flat.nii.gz", np.ones((8, 8, 8), np.float32))
+    client = start(studies, tiny_bundle)
+    reply = client.post("/scoring/hippocampus_disagreement", params={"run_sync": True}, json={"draws": 2})
+    assert reply.json() == {"scored": 3, "kept": 0, "unfit": 1}
+    info = client.get("/datastore/image/info", params={"image": "flat"}).json()
+    assert "with contrast" in info["disagreement"]["hippocampus"]["error"]
+
+
+def test_pictures_are_segmented_as_pictures(start, tmp_path):
+    from medsegdiff.apps.label.bundles import own_bundles
+    from tests.apps.label.conftest import blobs
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.fromarray(np.clip(blobs(0, (70, 60)) - 200, 0, 255).astype(np.uint8)).save(folder / "scan.png")
+    client = start(folder, own_bundles() / "muscle_us")
+    reply = client.post("/infer/muscle_us", params={"image": "scan", "output": "image"})
+    assert reply.status_code == 200
+    assert reply.headers["content-type"] == "image/png"
+    assert _array(reply, tmp_path, ".png").array.shape == (60, 70)
+    cut = client.post("/infer/muscle_us", params={"image": "../scan"})
+    assert cut.status_code == 400

@@ -1,0 +1,119 @@
+"""The command as a clinician starts it, in a process of its own, with the weights that are shipped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+pytest.importorskip("monailabel", reason="needs MONAI Label: make label-env")
+
+import httpx
+
+from tests.apps.label.conftest import blobs, save
+
+pytestmark = pytest.mark.slow
+SECONDS_TO_START = 180
+SHAPE = (36, 50, 36)  # a hippocampus volume
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, repository):
+    """Address, output and folder of a running server."""
+    folder = tmp_path_factory.mktemp("served")
+    studies = folder / "studies"
+    studies.mkdir()
+    for number in range(2):
+        save(studies / f"Doe_Jane_{number}.nii.gz", blobs(number, SHAPE))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "medsegdiff.cli.main", "label", "--studies", str(studies), "--port", str(port)]
+    command += ["--bundles", str(repository / "bundles" / "hippocampus"), "--device", "cpu"]
+    log = folder / "log.txt"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        )
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + SECONDS_TO_START
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                httpx.get(f"{address}/info/")
+                break
+            except httpx.TransportError:
+                time.sleep(0.5)
+        yield address, log, studies
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+
+
+def _infer(address, **params):
+    query = {"image": "Doe_Jane_0", "output": "json"}
+    return httpx.post(f"{address}/infer/hippocampus", params=query, data=params, timeout=300)
+
+
+def test_the_address_and_the_words_of_safety_are_printed(served):
+    address, log, _ = served
+    lines = log.read_text().splitlines()
+    assert "Research use only; not a medical device." in lines
+    assert any(line.startswith(f"open {address}/docs") for line in lines)
+
+
+def test_a_segmentation_comes_within_five_seconds_after_the_first(served):
+    address, *_ = served
+    assert _infer(address).status_code == 200
+    started = time.monotonic()
+    reply = _infer(address)
+    assert time.monotonic() - started < 5
+    assert reply.json()["steps"] == [5]
+
+
+def test_others_are_answered_while_a_segmentation_runs(served):
+    address, *_ = served
+    _infer(address)
+    done = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        long = pool.submit(_infer, address, params='{"draws": 8}')
+        long.add_done_callback(lambda _: done.set())
+        waits = []
+        time.sleep(0.3)
+        while not done.is_set():
+            started = time.monotonic()
+            assert httpx.get(f"{address}/info/", timeout=60).status_code == 200
+            waits.append(time.monotonic() - started)
+        assert long.result().status_code == 200
+    assert len(waits) > 3
+    assert max(waits) < 1
+
+
+def test_ten_requests_at_once_are_all_answered(served):
+    address, *_ = served
+    with ThreadPoolExecutor(10) as pool:
+        replies = list(pool.map(lambda seed: _infer(address, params=f'{{"seed": {seed}, "steps": 2}}'), range(10)))
+    assert [reply.status_code for reply in replies] == [200] * 10
+    assert [reply.json()["seed"] for reply in replies] == list(range(10))
+
+
+def test_a_client_that_leaves_does_no_harm(served):
+    address, *_ = served
+    query = {"image": "Doe_Jane_0", "output": "json"}
+    with pytest.raises(httpx.TimeoutException):
+        httpx.post(f"{address}/infer/hippocampus", params=query, data={"params": '{"draws": 4}'}, timeout=0.2)
+    assert _infer(address).status_code == 200
+
+
+def test_whose_images_they_are_is_not_written_down(served):
+    address, log, studies = served
+    (studies / "Doe_Jane_9.nii.gz").write_bytes(b"damaged")
+    for image in ("Doe_Jane_9", "Doe_Jane_0", "nobody"):
+        httpx.post(f"{address}/infer/hippocampus", params={"image": image, "output": "json"}, timeout=300)
+    httpx.post(f"{address}/activelearning/first", json={}, timeout=60)
+    assert "Doe" not in log.read_text()
