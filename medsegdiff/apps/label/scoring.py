@@ -53,6 +53,7 @@ class Disagreement(ScoringMethod):
         """
         options = self.check(request)
         made_by = self._made_by(options)
+        store: Any = datastore  # one of ours, which knows which files belong together
         counts = {"scored": 0, "kept": 0, "unfit": 0}
         for image_id in sorted(datastore.get_unlabeled_images()):
             known = datastore.get_image_info(image_id).get(SCORES, {})
@@ -60,7 +61,7 @@ class Disagreement(ScoringMethod):
                 counts["kept"] += 1
                 continue
             try:
-                files = datastore.files_of(image_id, self.bundle.modalities)  # type: ignore[attr-defined]
+                files = store.files_of(image_id, self.bundle.modalities)
                 segmented = self.predictors.segment(self.bundle, files, options)
                 entry = {"score": disagreement(segmented.prediction), "made_by": made_by}
                 counts["scored"] += 1

@@ -122,10 +122,11 @@ class FineTuning(TrainTask):
 
     def _items(self, datastore: Datastore) -> list[dict[str, Any]]:
         """Image and label of each case, the image as a list of files where it has one a channel."""
-        items = {}
+        store: Any = datastore  # one of ours, which knows which files belong together
+        items: dict[tuple[Path, ...], dict[str, Any]] = {}
         for image_id in sorted(datastore.get_labeled_images()):
-            files = datastore.files_of(image_id, self.bundle.modalities)  # type: ignore[attr-defined]
-            label = Path(datastore.get_label_uri(image_id, DefaultLabelTag.FINAL.value))
+            files = store.files_of(image_id, self.bundle.modalities)
+            label = Path(store.get_label_uri(image_id, DefaultLabelTag.FINAL.value))
             # Several modalities of one case may carry its label: it counts once.
             items.setdefault(tuple(files), {"image": [str(file) for file in files], "label": str(label)})
         if len(items) < FEWEST_CASES:

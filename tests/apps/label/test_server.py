@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -314,3 +315,63 @@ def test_pictures_are_segmented_as_pictures(start, tmp_path):
     assert _array(reply, tmp_path, ".png").array.shape == (60, 70)
     cut = client.post("/infer/muscle_us", params={"image": "../scan"})
     assert cut.status_code == 400
+
+
+@pytest.fixture
+def modalities(start, tmp_path, repository):
+    """A server over one case with all four modalities of brats, and one without flair."""
+    from medsegdiff.data.bundle_config import INFERENCE_CONFIG, read_bundle_config
+    from medsegdiff.methods import RunSpec, build_segmenter, save_weights
+    from tests.apps.label.conftest import blobs, save
+
+    bundle, folder = tmp_path / "brats", tmp_path / "studies"
+    shutil.copytree(repository / "bundles" / "brats" / "configs", bundle / "configs")
+    names = read_bundle_config(bundle, INFERENCE_CONFIG).get_parsed_content("class_names")
+    spec = RunSpec(
+        task="brats",
+        method="recycling",
+        size="small",
+        spatial_dims=3,
+        in_channels=4,
+        class_names=names,
+        roi_size=[16, 16, 16],
+        options={"channels": [4, 4, 4], "num_res_blocks": 0, "transformer": False},
+        steps=1,
+    )
+    save_weights(build_segmenter(spec).state_dict(), spec, bundle / "models" / "model.pt")
+    folder.mkdir()
+    for number, name in enumerate(
+        ("whole_t1", "whole_t1ce", "whole_t2", "whole_flair", "torn_t1", "torn_t1ce", "torn_t2")
+    ):
+        save(folder / f"{name}.nii.gz", blobs(number))
+    return start(folder, bundle)
+
+
+def test_modalities_of_a_case_are_put_together_and_a_missing_one_is_named(modalities):
+    for image in ("whole_t1", "whole_flair"):
+        reply = modalities.post("/infer/brats", params={"image": image, "output": "json"})
+        assert reply.status_code == 200, reply.text
+    reply = modalities.post("/infer/brats", params={"image": "torn_t2", "output": "json"})
+    assert reply.status_code == 422
+    assert "torn: got torn_t1.nii.gz, torn_t1ce.nii.gz, torn_t2.nii.gz, without flair" in reply.json()["detail"]
+
+
+@pytest.mark.real_data
+def test_the_shipped_weights_find_the_hippocampus_through_the_server(start, data_root, tmp_path):
+    from medsegdiff.apps.label.bundles import own_bundles
+
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    cases = ("hippocampus_001", "hippocampus_004")
+    for case in cases:
+        shutil.copy(data_root / "hippocampus" / "imagesTr" / f"{case}.nii.gz", folder)
+    client = start(folder, own_bundles() / "hippocampus")
+    for case in cases:
+        form = {"params": json.dumps({"result_extension": ".nrrd", "result_dtype": "uint8"})}
+        reply = client.post("/infer/hippocampus", params={"image": case, "output": "image"}, data=form)
+        found = _array(reply, tmp_path, ".nrrd")
+        truth = read_image(data_root / "hippocampus" / "labelsTr" / f"{case}.nii.gz")
+        np.testing.assert_allclose(found.affine, truth.affine, atol=1e-5)
+        for k in (1, 2):
+            a, b = found.array == k, truth.array == k
+            assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.8
