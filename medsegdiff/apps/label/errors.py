@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medsegdiff.errors import DataError, MedSegDiffError, SpecError, WeightsError
 
-BAD_REQUEST, NOT_FOUND, UNPROCESSABLE, SERVER_ERROR = 400, 404, 422, 500
+BAD_REQUEST, NOT_FOUND, UNPROCESSABLE, SERVER_ERROR, BAD_GATEWAY = 400, 404, 422, 500, 502
 
 
 class UnknownNameError(MedSegDiffError):

@@ -9,13 +9,15 @@ import tempfile
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 import anyio.to_thread
+import requests
 from fastapi import BackgroundTasks, HTTPException, Request
 
 from medsegdiff.apps.label.app import LabelApp
-from medsegdiff.apps.label.errors import BAD_REQUEST, NOT_FOUND, SERVER_ERROR, status_of
+from medsegdiff.apps.label.errors import BAD_GATEWAY, BAD_REQUEST, NOT_FOUND, SERVER_ERROR, status_of
 from medsegdiff.apps.label.logs import note_defect
 from medsegdiff.apps.label.names import check_plain
 from medsegdiff.errors import SpecError, find_user_error, one_line
@@ -68,6 +70,10 @@ class Guard:
             given = arguments.get(name)
             if isinstance(given, str) and given:
                 check_plain(name, given)
+        # Proxied requests go to the DICOM store, and to nothing else that its server offers.
+        if ".." in unquote(unquote(str(arguments.get("path") or ""))).replace("\\", "/").split("/"):
+            msg = "got a path with '..'; allowed are addresses within the DICOM store"
+            raise SpecError(msg)
         for name in ("file", "label"):
             _check_upload(arguments.get(name))
         for upload in arguments.get("files") or ():
@@ -93,6 +99,8 @@ class Guard:
             # MONAI Label answers 500 to requests that it refuses, and one of its answers names a file of the server.
             status = BAD_REQUEST if error.status_code == SERVER_ERROR else error.status_code
             return HTTPException(status, self._without_folders(str(error.detail)))
+        if isinstance(error, requests.RequestException):
+            return HTTPException(BAD_GATEWAY, f"the DICOM store does not answer ({type(error).__name__})")
         if type(error).__name__ in ("ImageNotFoundException", "LabelNotFoundException"):
             return HTTPException(NOT_FOUND, one_line(Exception(error.msg)))  # type: ignore[attr-defined]
         if type(error).__name__ == "MONAILabelException":

@@ -375,3 +375,24 @@ def test_the_shipped_weights_find_the_hippocampus_through_the_server(start, data
         for k in (1, 2):
             a, b = found.array == k, truth.array == k
             assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.8
+
+
+def test_a_dicom_store_that_does_not_answer_is_told_in_one_line(start, tiny_bundle, tmp_path):
+    client = start("http://127.0.0.1:9/dicom-web", tiny_bundle, work=tmp_path / "work")
+    for reply in (
+        client.get("/info/"),
+        client.post("/infer/hippocampus", params={"image": "1.2.3"}),
+        client.post("/activelearning/first", json={}),
+    ):
+        assert reply.status_code == 422
+        assert reply.json()["detail"].startswith("the DICOM store does not answer (ConnectionError)")
+    assert client.get("/proxy/dicom/qido/studies").status_code == 502
+
+
+@pytest.mark.parametrize(
+    "path", ["..%2f..%2fsystem", "studies/..%2F..%2F..%2Fsystem", "%252e%252e%252fsystem", "..%5csystem"]
+)
+def test_the_proxy_reaches_the_dicom_store_only(start, tiny_bundle, tmp_path, path):
+    client = start("http://127.0.0.1:9/dicom-web", tiny_bundle, work=tmp_path / "work")
+    assert client.get(f"/proxy/dicom/{path}").status_code == 400
+    assert client.post(f"/proxy/dicom/stow/{path}", content=b"x").status_code == 400
