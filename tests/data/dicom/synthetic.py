@@ -148,14 +148,6 @@ def contours(**attributes: Any) -> Dataset:
 
 def compress(data: Dataset, compressor: str, scratch: Path) -> None:
     """Compress the 16-bit pixels without loss by SimpleITK: "JPEG" or "JPEG2000"."""
-    try:
-        from pydicom.encaps import encapsulate, generate_frames
-    except ImportError:  # pydicom 2
-        from pydicom.encaps import encapsulate, generate_pixel_data_frame
-
-        def generate_frames(data, number_of_frames):
-            return generate_pixel_data_frame(data, number_of_frames)
-
     pixels = data.pixel_array
     writer = sitk.ImageFileWriter()
     writer.UseCompressionOn()
