@@ -76,6 +76,7 @@ class LabelApp(MONAILabelApp):
     def init_remote_datastore(self) -> Datastore:
         """The DICOM store behind an address; MONAI Label knows how to reach it."""
         made = super()._init_dicomweb_datastore()
+        made._client.set_http_retry_params(retry=False)  # by default, half a minute passes before it gives up
         made._observer.stop()  # of the store that is replaced by one that checks
         return CheckedDicomStore(
             client=made._client,

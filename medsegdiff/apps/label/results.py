@@ -38,10 +38,14 @@ def write_result(label: NDArray[Any], affine: NDArray[np.float64], *, image: Pat
     handle, name = tempfile.mkstemp(prefix="label_", suffix=suffix)
     os.close(handle)
     path = Path(name)
-    if suffix == ".nrrd":
-        _write_nrrd(label.astype(np.uint8), path, affine, compress=bool(request.get("result_compress")))
-    else:
-        write_images({path: label.astype(np.uint8)[None]}, affine=affine, like=image)
+    try:
+        if suffix == ".nrrd":
+            _write_nrrd(label.astype(np.uint8), path, affine, compress=bool(request.get("result_compress")))
+        else:
+            write_images({path: label.astype(np.uint8)[None]}, affine=affine, like=image)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
     return path
 
 

@@ -38,8 +38,14 @@ def test_without_a_wish_the_format_suits_the_image(tmp_path, image, suffix):
     np.testing.assert_array_equal(raw.array, label)
 
 
-def test_other_formats_and_too_many_classes_are_refused(tmp_path):
+def test_what_cannot_be_written_is_told_and_leaves_no_file(tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
     with pytest.raises(SpecError, match="result_extension"):
         write_result(LABEL, np.eye(4), image=tmp_path / "a.nii", request={"result_extension": ".exe"})
+    with pytest.raises(DataError, match="cannot be written"):  # like an image that has gone
+        write_result(LABEL, np.eye(4), image=tmp_path / "gone.nii", request={})
+    assert not list(scratch.iterdir())
     with pytest.raises(DataError, match="300 classes"):
         write_result(LABEL + 298, np.eye(4), image=tmp_path / "a.nii", request={})
