@@ -280,7 +280,8 @@ class AdversarialDiffusionTrainer(KeyedTraining, Trainer):
         output[AdversarialKeys.GENERATOR_LOSS] = self.shared_loss("adversarial loss of the generator", adversarial)
         self.fire_event(AdversarialIterationEvents.GENERATOR_LOSS_COMPLETED)
         loss = reconstruction + self.adversarial_weight * adversarial
-        output[Keys.LOSS] = self.shared_loss("loss of the generator", loss)
+        shared = output[AdversarialKeys.RECONSTRUCTION_LOSS], output[AdversarialKeys.GENERATOR_LOSS]
+        output[Keys.LOSS] = shared[0] + self.adversarial_weight * shared[1]
         self.fire_event(IterationEvents.LOSS_COMPLETED)
         self.grad_scaler.scale(loss).backward()
         self.fire_event(AdversarialIterationEvents.GENERATOR_BACKWARD_COMPLETED)

@@ -22,9 +22,14 @@ def process_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def is_one_of_several() -> bool:
+    """Whether this process has joined a run, so that there is something to exchange."""
+    return dist.is_available() and dist.is_initialized()
+
+
 def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     """The mean of a value over all processes of the run; the value itself where there is one."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not is_one_of_several():
         return value
     total = value.clone()
     dist.all_reduce(total)

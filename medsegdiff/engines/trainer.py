@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
+from medsegdiff.engines.distributed import is_one_of_several
 from medsegdiff.engines.importance import TimeSampler, build_time_sampler
 from medsegdiff.engines.keyed_training import KeyedTraining
 from medsegdiff.engines.strategies import TAKES_FIRST_PASS, StrategyOutput, get_strategy, num_times
@@ -209,7 +210,7 @@ def _gather(*tensors: torch.Tensor) -> Sequence[torch.Tensor]:
     Samples are dealt out to the processes in turn; they come back in the order in which one process would see them,
     since a running mean depends on it.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not is_one_of_several():
         return tensors
     gathered = []
     for tensor in tensors:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medsegdiff.data.modalities import Modalities, group_modalities
-from medsegdiff.data.reading import image_suffix
+from medsegdiff.data.modalities import Modalities, group_modalities, image_name
+from medsegdiff.data.reading import case_name, image_suffix
 from medsegdiff.errors import DataError
 
 
@@ -19,20 +19,13 @@ def sibling_files(path: Path, modalities: Modalities) -> list[Path]:
     Raises:
         DataError: the case lacks a modality, or has two files of one.
     """
+    case = image_name(path, modalities)
+    if case == case_name(path):  # there was no modality to take off
+        return [path]
     beside = [file for file in path.parent.iterdir() if file.is_file() and image_suffix(file) is not None]
-    misfits: list[DataError] = []
-    for files in group_modalities(beside, modalities, misfits=misfits).values():
-        if path in files:
-            return files
-    if not misfits:
-        return [path]
-    # Alone with itself, a file of the misfit case misses all other modalities, and one of no case none.
-    own: list[DataError] = []
-    group_modalities([path], modalities, misfits=own)
-    if not own:
-        return [path]
-    case = str(own[0]).split(":", 1)[0]
-    raise next((error for error in misfits if str(error).split(":", 1)[0] == case), misfits[0])
+    own = [file for file in beside if image_name(file, modalities) == case]
+    [files] = group_modalities(own, modalities).values()
+    return files
 
 
 def sibling_series(series: str, descriptions: Mapping[str, str], modalities: Modalities) -> list[str]:

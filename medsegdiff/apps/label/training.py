@@ -114,11 +114,17 @@ class FineTuning(TrainTask):
 
     @functools.cached_property
     def _default_rate(self) -> float:
+        parser = self._config(self.bundle.spec)
+        return float(f"{RATE_FACTOR * parser.get_parsed_content('learning_rate'):.3g}")
+
+    def _config(self, spec: RunSpec, overrides: Mapping[str, Any] | None = None) -> Any:
+        """The bundle's `train.json` for the network of `spec`; what the bundle has no id for is left out."""
         parser = read_bundle_config(self.bundle.folder, TRAIN_CONFIG)
-        for name, value in {"bundle_root": str(self.bundle.folder), **_settings_of(self.bundle.spec)}.items():
+        settings = {"bundle_root": str(self.bundle.folder), **(overrides or {}), **_settings_of(spec)}
+        for name, value in settings.items():
             if name in parser:
                 parser[name] = value
-        return float(f"{RATE_FACTOR * parser.get_parsed_content('learning_rate'):.3g}")
+        return parser
 
     def _items(self, datastore: Datastore) -> list[dict[str, Any]]:
         """Image and label of each case, the image as a list of files where it has one a channel."""
@@ -143,9 +149,7 @@ class FineTuning(TrainTask):
         from medsegdiff.methods import spec_path
 
         spec = RunSpec.read(spec_path(start))
-        parser = read_bundle_config(self.bundle.folder, TRAIN_CONFIG)
         overrides = {
-            "bundle_root": str(self.bundle.folder),
             "dataset_dir": str(run),
             "split_file": str(run / SPLIT_FILE),
             "run_dir": str(run),
@@ -154,13 +158,10 @@ class FineTuning(TrainTask):
             "learning_rate": options["learning_rate"],
             "seed": options["seed"],
             "val_interval": max(1, options["epochs"] // 10),
-            **_settings_of(spec),
         }
         if self.device != "auto":
             overrides["device"] = self.device
-        for name, value in overrides.items():
-            if name in parser:
-                parser[name] = value
+        parser = self._config(spec, overrides)
         with plain_user_errors():
             parser["batch_size"] = min(int(parser.get_parsed_content("batch_size")), len(training))
             parser.parse(reset=True)

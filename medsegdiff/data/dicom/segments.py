@@ -30,9 +30,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medsegdiff.data.bundle_root import METADATA
 from medsegdiff.errors import DataError, SpecError
 
-METADATA = Path("configs") / "metadata.json"
 ENTRY = "segments"
 _CATEGORY, _TYPE = "SegmentedPropertyCategoryCodeSequence", "SegmentedPropertyTypeCodeSequence"
 _MODIFIER, _REGION = "SegmentedPropertyTypeModifierCodeSequence", "AnatomicRegionSequence"
