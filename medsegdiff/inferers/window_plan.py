@@ -23,6 +23,7 @@ CONDITIONS = {
 
 _CPU = torch.device("cpu")
 _FLOAT = 4
+_PACKING = 5  # maps of a class while its mean is unpacked and packed again
 _STATES = 7  # of the size of x_0 live while a step is taken: x_T, x_t, x_0, its noise and three in between
 
 
@@ -195,10 +196,10 @@ def _maps(task: WindowTask, draws: int) -> float:
     if segmenter.supervised:
         return held + classes + 1  # blended, and a variance of zeros
     several = segmenter.draws > 1
-    moments = classes + 1  # mean and squares
+    moments = 0.75 * classes + 1  # mean, in three bytes a number, and squares
     between = moments if segmenter.draws > draws else 0  # while later groups are sampled
-    # A draw joins the moments class by class, by way of one more map.
-    at_end = classes * draws + (moments + 1 if several else 1)
+    # A draw joins the moments class by class, by way of some maps more.
+    at_end = classes * draws + (moments + _PACKING if several else 1)
     if task.average == "steps":
         # later, x_0 and what turns it into probabilities
         sampling = max(_STATES * channels, channels + 3 * classes * draws)

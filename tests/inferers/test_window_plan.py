@@ -99,7 +99,7 @@ def test_mean_and_squares_wait_while_later_groups_are_sampled(task, make_segment
         plan(replace(task, segmenter=make_segmenter(spatial_dims=2, draws=draws, draws_per_batch=2))).needed[CPU]
         for draws in (2, 4)
     )
-    assert two - one == (3 + 1) * 100 * 4  # of three classes, and one variance
+    assert two - one == (3 * 3 + 4) * 100  # three bytes for each of three classes, and one variance
 
 
 def test_comparing_labels_takes_memory(task):
