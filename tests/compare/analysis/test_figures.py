@@ -9,8 +9,8 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from medsegdiff.compare import analyses, figures, quality_figures, sampling_analyses
-from medsegdiff.compare.drawing import (
+from medsegdiff.compare.analysis import analyses, figures, quality_figures, sampling_analyses
+from medsegdiff.compare.analysis.drawing import (
     COLOURS,
     label_of,
     new_figure,
@@ -19,7 +19,7 @@ from medsegdiff.compare.drawing import (
     styled,
     typeset,
 )
-from medsegdiff.compare.summary import reliability_table, uncertainty_table
+from medsegdiff.compare.analysis.summary import reliability_table, uncertainty_table
 
 EMPTY = pd.DataFrame()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medsegdiff.compare.drawing import save_figure
-from medsegdiff.compare.pictures import (
+from medsegdiff.compare.analysis.drawing import save_figure
+from medsegdiff.compare.analysis.pictures import (
     Snapshot,
     comparison_figure,
     overview_figure,
@@ -14,7 +14,7 @@ from medsegdiff.compare.pictures import (
     signed_error,
     steps_figure,
 )
-from medsegdiff.compare.surface import surface_error, surface_figure
+from medsegdiff.compare.analysis.surface import surface_error, surface_figure
 from medsegdiff.errors import DataError
 
 SHAPES = [(24, 20), (16, 20, 12)]
@@ -153,7 +153,7 @@ class TestSurface:
         ball = (np.indices((25, 25, 25)) - 12) ** 2
         truth = ball.sum(axis=0) <= 100
         fine = surface_error(truth, truth, (1.0, 1.0, 1.0))[1]
-        monkeypatch.setattr("medsegdiff.compare.surface._MOST_FACES", len(fine) // 10)
+        monkeypatch.setattr("medsegdiff.compare.analysis.surface._MOST_FACES", len(fine) // 10)
         vertices, coarse, distance = surface_error(truth, truth, (1.0, 1.0, 1.0))
         assert len(coarse) < len(fine) / 5
         assert np.abs(np.linalg.norm(vertices - 12, axis=1) - 10).max() < 1.5 and np.abs(distance).max() < 2

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsegdiff.compare.drawing import (
+from medsegdiff.compare.analysis.drawing import (
     CLASS_COLOURS,
     OVER,
     UNDER,

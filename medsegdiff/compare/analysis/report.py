@@ -12,13 +12,13 @@ from typing import Any
 import pandas as pd
 
 from medsegdiff import __version__
-from medsegdiff.compare import pictures
-from medsegdiff.compare.claims import FAILS, HOLDS, NOT_MEASURED, UNDECIDED
-from medsegdiff.compare.drawing import TITLES, colour_of, label_of, sampling_label, save_figure
-from medsegdiff.compare.frames import ENTRY, matches
-from medsegdiff.compare.report_sections import Picture, Section, sections
-from medsegdiff.compare.report_tables import METRICS_SHOWN, means_table
-from medsegdiff.compare.report_text import (
+from medsegdiff.compare.analysis import pictures
+from medsegdiff.compare.analysis.claims import FAILS, HOLDS, NOT_MEASURED, UNDECIDED
+from medsegdiff.compare.analysis.drawing import TITLES, colour_of, label_of, sampling_label, save_figure
+from medsegdiff.compare.analysis.frames import ENTRY, matches
+from medsegdiff.compare.analysis.report_sections import Picture, Section, sections
+from medsegdiff.compare.analysis.report_tables import METRICS_SHOWN, means_table
+from medsegdiff.compare.analysis.report_text import (
     MISSING,
     beside,
     interval_picture,
@@ -26,8 +26,8 @@ from medsegdiff.compare.report_text import (
     with_indices,
     with_interval,
 )
-from medsegdiff.compare.summary import StudyTables, analyse, read_tables, summarise, write_summary
-from medsegdiff.compare.surface import surface_figure
+from medsegdiff.compare.analysis.summary import StudyTables, analyse, read_tables, summarise, write_summary
+from medsegdiff.compare.analysis.surface import surface_figure
 from medsegdiff.files import written_whole
 
 REPORT_NAME = "report.html"
@@ -81,7 +81,7 @@ def _template() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("medsegdiff.compare"),
+        loader=PackageLoader("medsegdiff.compare.analysis"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

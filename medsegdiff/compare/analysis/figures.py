@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from medsegdiff.compare.claims import PAR_MARGIN
-from medsegdiff.compare.drawing import (
+from medsegdiff.compare.analysis.claims import PAR_MARGIN
+from medsegdiff.compare.analysis.drawing import (
     INK,
     NAMES,
     TITLES,
@@ -25,8 +25,8 @@ from medsegdiff.compare.drawing import (
     styled,
     typeset,
 )
-from medsegdiff.compare.frames import ENTRY, case_values, groups, matches, primary_entries, results
-from medsegdiff.compare.report_text import number, percent
+from medsegdiff.compare.analysis.frames import ENTRY, case_values, groups, matches, primary_entries, results
+from medsegdiff.compare.analysis.report_text import number, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

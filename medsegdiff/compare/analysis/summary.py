@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from medsegdiff.compare import analyses, sampling_analyses
-from medsegdiff.compare.claims import ALPHA, DECLINE_MARGIN, METRIC, PAR_MARGIN
-from medsegdiff.compare.evidence import judge
-from medsegdiff.compare.frames import ENTRY, canonical, groups, in_order, metrics_of, read_cases, read_table
-from medsegdiff.compare.statistics import mean_of
+from medsegdiff.compare.analysis import analyses, sampling_analyses
+from medsegdiff.compare.analysis.claims import ALPHA, DECLINE_MARGIN, METRIC, PAR_MARGIN
+from medsegdiff.compare.analysis.evidence import judge
+from medsegdiff.compare.analysis.frames import ENTRY, canonical, groups, in_order, metrics_of, read_cases, read_table
+from medsegdiff.compare.analysis.statistics import mean_of
 from medsegdiff.files import written_whole
 from medsegdiff.metrics.summary import CONFIDENCE, N_RESAMPLES, SEED
 
@@ -92,7 +92,7 @@ def summarise(study: StudyTables, tables: dict[str, pd.DataFrame] | None = None)
         tables: what `analyse` made of them, where that is at hand.
 
     Returns:
-        "claims" (see `medsegdiff.compare.evidence.judge`), "settings" of the statistics, "cases" (how many, of what),
+        "claims" (see `evidence.judge`), "settings" of the statistics, "cases" (how many, of what),
         "failed" runs, and under "tables" the analyses by name, each a list of rows.
     """
     cases = study.cases

@@ -8,8 +8,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from medsegdiff.compare.claims import FIRST_STEP, NOISE
-from medsegdiff.compare.drawing import INDEXED, label_of, sampling_label
+from medsegdiff.compare.analysis.claims import FIRST_STEP, NOISE
+from medsegdiff.compare.analysis.drawing import INDEXED, label_of, sampling_label
 
 MISSING = "–"
 _DIGITS = {"hd95": 2}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from medsegdiff.compare.analyses import BASELINE, volume_pairs
-from medsegdiff.compare.drawing import (
+from medsegdiff.compare.analysis.analyses import BASELINE, volume_pairs
+from medsegdiff.compare.analysis.drawing import (
     CLASS_COLOURS,
     FAINT,
     INK,
@@ -23,9 +23,9 @@ from medsegdiff.compare.drawing import (
     styled,
     typeset,
 )
-from medsegdiff.compare.figures import ROW
-from medsegdiff.compare.frames import labelled, matches, paired_values, primary_entries, results
-from medsegdiff.compare.statistics import Agreement, agreement
+from medsegdiff.compare.analysis.figures import ROW
+from medsegdiff.compare.analysis.frames import labelled, matches, paired_values, primary_entries, results
+from medsegdiff.compare.analysis.statistics import Agreement, agreement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

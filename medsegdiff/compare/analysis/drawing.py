@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medsegdiff.compare.frames import METHOD_ORDER, parts_of
+from medsegdiff.compare.analysis.frames import METHOD_ORDER, parts_of
 from medsegdiff.files import written_whole
 
 if TYPE_CHECKING:
