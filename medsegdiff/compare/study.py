@@ -24,7 +24,7 @@ from medsegdiff.networks.schedulers import get_sampler
 
 STUDY_KEYS = (
     *("name", "bundle", "dataset_dir", "split_file", "folds", "size", "budget", "seeds", "settings", "methods"),
-    *("weights", "ensembles", "evaluation", "pictures"),
+    *("weights", "ensembles", "evaluation", "pictures", "credit"),
 )
 VARIANT_KEYS = ("method", "name", "settings", "evaluation")
 WEIGHTS = OWN, EACH_SAMPLER = ("own", "each_sampler")

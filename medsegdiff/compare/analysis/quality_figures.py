@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _COLUMNS = 3
 _MEASURES = {
     "ece": "calibration error (ECE)",
-    "ause": "area under the sparsification\nerror curve (AUSE)",
+    "ause": "area under the\nsparsification\nerror curve (AUSE)",
     "ged": "generalised\nenergy distance",
 }
 
@@ -125,7 +125,7 @@ def uncertainty_figure(table: pd.DataFrame, cases: pd.DataFrame) -> Figure | Non
     if not measures or not entries:
         return None
     with styled():
-        figure = new_figure(WIDTH, ROW * len(entries) + 0.9)
+        figure = new_figure(WIDTH, ROW * len(entries) + 1.1)
         axes = figure.subplots(1, len(measures), squeeze=False, sharey=True)[0]
         for ax, measure in zip(axes, measures, strict=True):
             for y, keys in enumerate(entries):
