@@ -52,9 +52,10 @@ def step_curves_figure(curves: pd.DataFrame, metrics: Sequence[str] = ("dice", "
     panels = []
     for sampler in sorted(plain["sampler"].unique(), key=lambda name: (name != "ddpm", name)):
         entries = _primary_of(plain[plain["sampler"] == sampler])
-        for title, others in ((sampler.upper(), False), (f"other methods, {sampler.upper()}", True)):
+        for title, others in ((sampler.upper(), False), (f"others, {sampler.upper()}", True)):
             members = [keys for keys in entries if (keys["method"] in _OTHER_PAPERS) == others]
             panels += [(title, others, members)] if members else []
+    panels.sort(key=lambda panel: panel[1])
     with styled():
         figure = new_figure(WIDTH if len(panels) > 1 else 0.75 * WIDTH, 2.2 * len(metrics) + 0.7)
         axes = figure.subplots(len(metrics), len(panels), squeeze=False, sharex="col")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from medsegdiff.compare.analysis.drawing import (
@@ -34,6 +35,7 @@ _AXES = "xyz"
 _MARGIN = 6
 """Voxels around the structures that a picture shows."""
 _MOST_STEPS = 6
+_FEW_ROWS = 3
 _MOST_METHODS = 5
 _MOST_NAMES = 3
 """Classes that a line of a legend has room for beside the kinds of error."""
@@ -132,6 +134,16 @@ def read_snapshot(path: Path, *, like: Snapshot | None = None) -> Snapshot:
     return snapshot
 
 
+def class_names(cases: pd.DataFrame, snapshot: Snapshot) -> dict[int, str]:
+    """The names of a case's classes by their labels; none where the table measures unions of classes instead."""
+    columns = ["label", "class_name", "truth_voxels"]
+    if not set(columns) <= set(cases):
+        return {}
+    rows = cases.loc[cases["case"] == snapshot.case, columns].drop_duplicates("label")
+    known = all((snapshot.truth == row.label).sum() == row.truth_voxels for row in rows.itertuples())
+    return {int(row.label): str(row.class_name) for row in rows.itertuples()} if known else {}
+
+
 def overview_figure(snapshot: Snapshot, names: Mapping[int, str] | None = None) -> Figure:
     """Image, truth, prediction, signed error and uncertainty: of a volume in three planes, where the truth has most.
 
@@ -204,15 +216,21 @@ def steps_figure(snapshots: Sequence[Snapshot]) -> Figure | None:
     columns = max(most, 4)
     with styled():
         shape = _window(rows[0], axis, place, around=snapshots)
-        height = WIDTH / columns * _height(shape.truth, shape.spacing) + 0.2
-        figure = new_figure(WIDTH, height * len(rows) + 0.45)
+        # Many methods in full width would fill pages.
+        width = WIDTH if len(rows) <= _FEW_ROWS else 0.65 * WIDTH
+        # A little less than a column is wide, since labels and gaps take their part.
+        height = 0.85 * width / columns * _height(shape.truth, shape.spacing) + 0.08
+        figure = new_figure(width, height * len(rows) + 0.65)
         axes = figure.subplots(len(rows), columns, squeeze=False)
+        above: list[int] = []
         for line, snapshot in zip(axes, rows, strict=True):
             count = len(snapshot.steps)
             shown = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
-            for ax, step in zip(line, shown, strict=False):
+            for column, (ax, step) in enumerate(zip(line, shown, strict=False)):
                 _show_error(ax, _window(snapshot, axis, place, prediction=snapshot.steps[step], around=snapshots))
-                ax.set_title(f"step {step + 1}", fontsize=7.5)
+                if above[column : column + 1] != [step]:
+                    ax.set_title(f"step {step + 1}", fontsize=7.5)
+            above = list(shown)
             for ax in line[len(shown) :]:
                 ax.set_visible(False)
             line[0].set_ylabel(typeset("\n".join(textwrap.wrap(label_of(vars(snapshot)), 18))), fontsize=7.5)

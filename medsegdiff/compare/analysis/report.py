@@ -168,7 +168,7 @@ def _picture_sections(folder: Path, study: StudyTables) -> list[Section]:
         for name, figure, caption in (
             (
                 "overview",
-                pictures.overview_figure(chosen, _class_names(study.cases, chosen)),
+                pictures.overview_figure(chosen, pictures.class_names(study.cases, chosen)),
                 f"{title}: {chosen.title}. {planes}",
             ),
             ("methods", pictures.comparison_figure(members), f"{title}: the errors of every method, with its Dice."),
@@ -185,16 +185,6 @@ def _picture_sections(folder: Path, study: StudyTables) -> list[Section]:
                 drawn.append(Picture(path, caption))
     text = "The best, the median and the worst case, and those between, by the Dice of a diffusion method."
     return [Section("pictures", "Cases to look at", text, drawn)] if drawn else []
-
-
-def _class_names(cases: pd.DataFrame, snapshot: pictures.Snapshot) -> dict[int, str]:
-    """The names of a case's classes by their labels; none where the table measures unions of classes instead."""
-    columns = ["label", "class_name", "truth_voxels"]
-    if not set(columns) <= set(cases):
-        return {}
-    rows = cases.loc[cases["case"] == snapshot.case, columns].drop_duplicates("label")
-    known = all((snapshot.truth == row.label).sum() == row.truth_voxels for row in rows.itertuples())
-    return {int(row.label): str(row.class_name) for row in rows.itertuples()} if known else {}
 
 
 def _to_look_at(members: list[pictures.Snapshot]) -> pictures.Snapshot:

@@ -69,7 +69,7 @@ class TestCurves:
         curves = sampling_analyses.step_curves(study_cases)
         figure = figures.step_curves_figure(curves)
         titles = [ax.get_title(loc="left") for ax in panels(figure)][:4]
-        assert titles == ["DDPM", "other methods, DDPM", "DDIM", "other methods, DDIM"]
+        assert titles == ["DDPM", "DDIM", "others, DDPM", "others, DDIM"]
         shown = lines(figure.axes[0])
         own = curves[(curves["sampler"] == "ddpm") & (curves["metric"] == "dice") & (curves["draws"] == 1)]
         expected = own[(own["method"] == "diffusion") & (own["steps"] == 3)]["mean"].tolist()
