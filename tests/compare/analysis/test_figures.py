@@ -78,7 +78,7 @@ class TestCurves:
 
     def test_the_same_scale_for_the_same_methods(self, study_cases):
         figure = figures.step_curves_figure(sampling_analyses.step_curves(study_cases))
-        assert figure.axes[0].get_ylim() == figure.axes[2].get_ylim() != figure.axes[1].get_ylim()
+        assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim() != figure.axes[2].get_ylim()
 
     def test_settings_stops_and_seeds(self, study_cases, study_runs):
         steps = sampling_analyses.sampling_steps(study_cases)
