@@ -16,6 +16,7 @@ from medsegdiff.cli.compare import compare
 from medsegdiff.cli.demo import demo
 from medsegdiff.cli.label import label
 from medsegdiff.cli.predict import predict
+from medsegdiff.cli.report import report
 from medsegdiff.cli.steps import steps
 from medsegdiff.errors import USER_ERROR_EXIT_CODE, find_user_error, one_line
 
@@ -75,6 +76,7 @@ app.command()(predict)
 app.command()(steps)
 app.command()(check)
 app.command()(compare)
+app.command()(report)
 app.command()(demo)
 app.command()(label)
 

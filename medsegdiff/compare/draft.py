@@ -11,7 +11,7 @@ from typing import Any
 from medsegdiff import __version__
 from medsegdiff.compare.configs import digest_of, digest_of_values, read_config
 from medsegdiff.compare.runs import Probe, Run, Sampling, Training
-from medsegdiff.compare.study import Evaluation, Study, Variant
+from medsegdiff.compare.study import EACH_SAMPLER, Evaluation, Study, Variant
 from medsegdiff.data.bundle_config import EVALUATE_CONFIG, TRAIN_CONFIG
 from medsegdiff.errors import SpecError, find_user_error, one_line
 from medsegdiff.methods import RunSpec, build_segmenter
@@ -52,6 +52,10 @@ class Draft:
         self.parameters = sum(parameter.numel() for parameter in network.parameters())
         self.num_train_timesteps = None if network.schedule is None else network.schedule.num_train_timesteps
         self.samplings = _samplings(network, variant)
+        further = {one.sampler for one in self.samplings} - {"", self.spec.sampler}
+        # Not among the settings of other studies, whose runs are named by them.
+        self._validated = {"val_samplers": sorted(further)} if study.weights == EACH_SAMPLER and further else {}
+        self._arguments |= self._validated
         self.probes = _probes(network, variant)
 
     def run(self, folder: Path, fold: int | None, seed: int, parts: Parts, device: str) -> Run:
@@ -63,7 +67,7 @@ class Draft:
             "config": digest_of(study.bundle / TRAIN_CONFIG),
             "method": variant.method,
             "size": self.spec.size,
-            "settings": {**variant.settings, **_digests(variant.settings)},
+            "settings": {**variant.settings, **_digests(variant.settings), **self._validated},
             "data": "phantoms" if study.dataset_dir is None else "cases",
             "training": digest_of_cases(parts["training"]),
             "validation": digest_of_cases(parts["validation"]),

@@ -12,7 +12,8 @@ def describe_machine(device: torch.device) -> str:
     """The processor that computed, such as "NVIDIA H200" or "AMD EPYC 9B14, 2 threads"."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' * (threads > 1)}"
 
 
 def _processor() -> str:

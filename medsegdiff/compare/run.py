@@ -154,7 +154,7 @@ class StudyRun:
         write_tables(self.plan, self._reasons)
 
     def _report(self) -> None:
-        from medsegdiff.compare.report import write_report
+        from medsegdiff.compare.analysis.report import write_report
 
         self._say(f"wrote {write_report(self.plan.folder)}")
 

@@ -12,6 +12,7 @@ from medsegdiff.compare.configs import digest_of_values
 from medsegdiff.compare.study import Budget, Evaluation
 from medsegdiff.data.splits import write_json
 from medsegdiff.errors import SpecError
+from medsegdiff.handlers.validation import WEIGHTS_NAME, weights_path
 from medsegdiff.methods import RunSpec
 
 ENSEMBLE_SIGN = "+"
@@ -129,11 +130,26 @@ class Run:
         return (*self.samplings, *self.probes)
 
     @property
-    def weights(self) -> list[Path]:
-        """Of the network, or of the members."""
-        if self.members:
-            return [path for member in self.members for path in member.weights]
-        return [self.folder / "training" / "model.pt"]
+    def weights(self) -> dict[str, Path]:
+        """Where training writes weights: its own sampler's best by "", those of others that it validates by theirs."""
+        if self.training is None:
+            return {}
+        names = self.training.arguments.get("val_samplers") or ()
+        further = [names] if isinstance(names, str) else names
+        folder = self.folder / "training"
+        return {"": folder / WEIGHTS_NAME, **{name: weights_path(folder, name) for name in further}}
+
+    def weights_for(self, what: Sampling | Probe) -> list[Path]:
+        """The weights, of each member, that are measured so: those that its sampler found best where training looked.
+
+        Probes, which are of no sampler, take the run's own.
+        """
+        return [member.weights[member._chosen_for(what)] for member in self.members or (self,)]
+
+    def _chosen_for(self, what: Sampling | Probe) -> str:
+        """Whose best weights of `weights`."""
+        sampler = what.sampler if isinstance(what, Sampling) else ""
+        return sampler if sampler in self.weights else ""
 
     @property
     def log(self) -> Path:
@@ -200,7 +216,11 @@ class Run:
             "what": asdict(what),
             "steps": steps,
             "settings": self.evaluation.settings,
-            "weights": [record.record(DONE).get("weights") for record in (self.members or (self,))],
+            "weights": [
+                record.get("weights_of", {}).get(member._chosen_for(what), record.get("weights"))
+                for member in self.members or (self,)
+                for record in [member.record(DONE)]
+            ],
             **data,
         }
         return self.folder / "evaluations" / f"{what.name}-{digest_of_values(identity)}.json"

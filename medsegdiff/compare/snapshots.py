@@ -46,7 +46,7 @@ def choose_cases(plan: Plan) -> list[Chosen]:
             scores[row["case"]].append(row["dice"])
     order = sorted(scores, key=lambda case: (-sum(scores[case]) / len(scores[case]), case))
     last, count = len(order) - 1, min(plan.study.pictures, len(order))
-    places = [last // 2] if count == 1 else [round(k * last / (count - 1)) for k in range(count)]
+    places = [last // 2] if count == 1 else [k * last // (count - 1) for k in range(count)]
     ranks = {last // 2: "median", last: "worst", 0: "best"} if count > 1 else {}
     return [
         Chosen(order[place], ranks.get(place, "median" if count == 1 else f"{place + 1} of {len(order)}"), place)

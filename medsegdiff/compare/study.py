@@ -24,9 +24,10 @@ from medsegdiff.networks.schedulers import get_sampler
 
 STUDY_KEYS = (
     *("name", "bundle", "dataset_dir", "split_file", "folds", "size", "budget", "seeds", "settings", "methods"),
-    *("ensembles", "evaluation", "pictures"),
+    *("weights", "ensembles", "evaluation", "pictures", "credit"),
 )
 VARIANT_KEYS = ("method", "name", "settings", "evaluation")
+WEIGHTS = OWN, EACH_SAMPLER = ("own", "each_sampler")
 EVALUATION_KEYS = ("part", "samplers", "steps", "draws", "seeds", "stop_after", "probe_t", "settings")
 
 
@@ -105,6 +106,9 @@ class Study:
         budget: of training.
         seeds: of training.
         variants: what is compared.
+        weights: of a training that are measured: "own", those that its own sampler finds best in validation, or
+            "each_sampler", which takes those that each sampler finds best for itself (Fu et al. 2023, section 5.3) and
+            validates as many times as there are samplers.
         ensembles: labels of variants whose probabilities are averaged.
         pictures: how many cases are kept for pictures.
         text: of the file.
@@ -119,6 +123,7 @@ class Study:
     budget: Budget
     seeds: tuple[int, ...]
     variants: tuple[Variant, ...]
+    weights: str
     ensembles: tuple[tuple[str, ...], ...]
     pictures: int
     text: str
@@ -158,6 +163,10 @@ def read_study(path: str | Path, *, dataset_dir: str | Path | None = None) -> St
     if size not in (None, *SIZES):
         msg = f"size {size!r} does not exist; use one of {', '.join(SIZES)}"
         raise SpecError(msg)
+    weights = study.get("weights", OWN)
+    if weights not in WEIGHTS:
+        msg = f"weights {weights!r} do not exist; use one of {', '.join(WEIGHTS)}"
+        raise SpecError(msg)
     data = study.get("dataset_dir") if dataset_dir is None else dataset_dir
     split = study.get("split_file")
     return Study(
@@ -170,6 +179,7 @@ def read_study(path: str | Path, *, dataset_dir: str | Path | None = None) -> St
         budget=_budget(study["budget"]),
         seeds=numbers_in(study.get("seeds", [0]), "seeds", least=0, some=True),
         variants=variants,
+        weights=weights,
         ensembles=_ensembles(study.get("ensembles") or [], [variant.label for variant in variants]),
         pictures=numbers_in([study.get("pictures", 3)], "pictures", least=0)[0],
         text=text,

@@ -56,8 +56,13 @@ def measure(plan: Plan, run: Run, bars: bool) -> None:
         return
     run.check_folder()
     run.prepare_folder()
-    evaluator = _evaluator(plan, run)
+    # Loaded once for all that is measured of the same weights.
+    missing.sort(key=run.weights_for)
+    evaluator, loaded = None, None
     for what in missing:
+        if evaluator is None or loaded != run.weights_for(what):
+            loaded = run.weights_for(what)
+            evaluator = _evaluator(plan, run, loaded)
 
         def progress(cases: Iterable[Any], name: str = what.name) -> Iterable[Any]:
             return tqdm(cases, unit="case", leave=False, disable=not bars, desc=f"{run.label}, {name}")
@@ -72,17 +77,17 @@ def measure(plan: Plan, run: Run, bars: bool) -> None:
 
 def picture(plan: Plan, run: Run, chosen: Sequence[Chosen], folder: Path) -> None:
     """Sample some cases once more and keep what pictures need."""
-    evaluator = _evaluator(plan, run)
+    evaluator = _evaluator(plan, run, run.weights_for(run.samplings[0]))
     for one in chosen:
         views = evaluator.views(one.case, run.samplings[0])
         write_snapshot(snapshot_path(folder, run, one), views, run, one)
 
 
-def _evaluator(plan: Plan, run: Run) -> RunEvaluator:
+def _evaluator(plan: Plan, run: Run, weights: Sequence[Path]) -> RunEvaluator:
     training = run.training
     return RunEvaluator(
         plan.study.bundle,
-        run.weights,
+        weights,
         overrides=plan.evaluate_overrides(run),
         train_overrides=None if training is None else {**training.arguments, "resume": False},
         device=plan.device,

@@ -60,20 +60,22 @@ def train_run(run: Run, *, device: str = "auto", watch: Watch | None = None) -> 
     arguments = _arguments(run, run.training)
     code = _run_training(run, run.training.bundle, arguments, watch)
     reason = None if code == 0 else _reason(run.log, code)
-    weights = run.weights[0]
-    if reason is None and not weights.is_file():
-        reason = "training wrote no model.pt: no validation gave a score"
+    missing = [path.name for path in run.weights.values() if not path.is_file()]
+    if reason is None and missing:
+        reason = f"training wrote no {', '.join(missing)}: no validation gave a score"
     if reason is not None:
         run.write_record(FAILED, {"reason": reason})
         return False
     steps = _optimiser_steps(run, run.training)
+    digests = {sampler: digest_of(path) for sampler, path in run.weights.items()}
     record = {
         "optimiser_steps": steps,
         "epochs": arguments["epochs"],
         "train_minutes": round(sum(_attempts(run)) / 60, 3),
         "parameters": run.training.parameters,
         "machine": describe_machine(resolve_device(device)),
-        "weights": digest_of(weights),
+        "weights": digests.pop(""),
+        **({"weights_of": digests} if digests else {}),
     }
     run.write_record(DONE, record)
     return True

@@ -123,9 +123,7 @@ class SamplerValidation:
 
     def weights_path(self, sampler: str) -> Path:
         """Where the best weights of a sampler are kept."""
-        if sampler == self.spec.sampler:
-            return self.run_dir / WEIGHTS_NAME
-        return self.run_dir / f"model_{sampler.replace('+', 'p')}.pt"
+        return self.run_dir / WEIGHTS_NAME if sampler == self.spec.sampler else weights_path(self.run_dir, sampler)
 
     def state_dict(self) -> dict[str, Any]:
         """Best scores and the early stop's counters, for the checkpoint."""
@@ -161,3 +159,8 @@ class SamplerValidation:
             path = self.weights_path(sampler)
             save_weights(self.network.state_dict(), spec, path)
             logger.info("best weights so far: %s", path)
+
+
+def weights_path(run_dir: Path, sampler: str) -> Path:
+    """Where the best weights of a sampler that is not the run's own are kept."""
+    return run_dir / f"model_{sampler.replace('+', 'p')}.pt"

@@ -26,13 +26,18 @@ def evaluator(plan_study, pretend_trained):
         run = plan.runs[-1]
         return RunEvaluator(
             plan.study.bundle,
-            run.weights,
+            run.weights_for(run.samplings[0]),
             overrides=plan.evaluate_overrides(run),
             train_overrides=None if run.training is None else run.training.arguments,
             device="cpu",
         )
 
     return make
+
+
+def _evaluator_of(plan, run):
+    weights = run.weights_for(run.samplings[0])
+    return RunEvaluator(plan.study.bundle, weights, overrides=plan.evaluate_overrides(run), device="cpu")
 
 
 def dice(found, step):
@@ -51,7 +56,7 @@ def evaluating(plan, run, output, **settings):
         workflow_type="eval",
         run_id="evaluating",
         bundle_root=str(plan.study.bundle),
-        weights=str(run.weights[0]),
+        weights=str(run.weights[""]),
         output_dir=str(output),
         device="cpu",
         **settings,
@@ -66,7 +71,9 @@ def test_the_last_step_is_what_the_bundle_measures(plan_study, pretend_trained, 
     [run] = plan.runs
     pretend_trained(run)
     wanted = evaluating(plan, run, tmp_path / "eval", sampler="ddim", steps=3, draws=2, seed=0)
-    evaluator = RunEvaluator(plan.study.bundle, run.weights, overrides=plan.evaluate_overrides(run), device="cpu")
+    evaluator = RunEvaluator(
+        plan.study.bundle, run.weights_for(run.samplings[0]), overrides=plan.evaluate_overrides(run), device="cpu"
+    )
     evaluator.evaluate(Sampling("ddpm", 2, 1, 4), steps=(2,))  # which must leave nothing behind
     found = evaluator.evaluate(Sampling("ddim", 3, 2, 0), steps=(1, 2, 3))
 
@@ -133,7 +140,9 @@ def test_an_ensemble_is_the_mean_of_its_members(plan_study, pretend_trained):
     plan = plan_study(methods=["supervised", "recycling"], ensembles=[["supervised", "recycling"]])
     pretend_trained(*plan.runs)
     evaluators = [
-        RunEvaluator(plan.study.bundle, run.weights, overrides=plan.evaluate_overrides(run), device="cpu")
+        RunEvaluator(
+            plan.study.bundle, run.weights_for(run.samplings[0]), overrides=plan.evaluate_overrides(run), device="cpu"
+        )
         for run in plan.runs
     ]
     sampling = Sampling("ddim", 2, 1, 3)

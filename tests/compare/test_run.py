@@ -97,7 +97,7 @@ def done(monkeypatch, pretend_trained):
     monkeypatch.setattr(tasks, "measure", measure)
     monkeypatch.setattr(tasks, "picture", picture)
     report = SimpleNamespace(write_report=lambda folder: act("report", SimpleNamespace(method="")) or folder)
-    monkeypatch.setitem(sys.modules, "medsegdiff.compare.report", report)
+    monkeypatch.setitem(sys.modules, "medsegdiff.compare.analysis.report", report)
     return SimpleNamespace(log=log, fail=fail)
 
 

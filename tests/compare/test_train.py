@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from medsegdiff.compare import train
+from medsegdiff.compare.configs import digest_of
 from medsegdiff.compare.runs import DONE, FAILED, read_json
 from medsegdiff.compare.train import train_run, training_command
 from medsegdiff.errors import SpecError
@@ -103,6 +104,17 @@ def test_a_run_that_fails_says_why_in_one_line(run, instead, script, reason):
     instead()
     assert train_run(run, device="cpu"), "another call tries again"
     assert run.state == DONE
+
+
+def test_the_weights_of_each_sampler_are_recorded_and_missed(plan_study, instead):
+    study = {"methods": ["diffusion"], "evaluation": {"samplers": ["ddpm", "ddim"], "steps": [2]}}
+    run = plan_study(**study, weights="each_sampler").runs[0]
+    instead()
+    assert not train_run(run, device="cpu")
+    assert run.record(FAILED)["reason"].startswith("training wrote no model_ddim.pt")
+    run.weights["ddim"].write_bytes(b"found best")
+    assert train_run(run, device="cpu")
+    assert run.record(DONE)["weights_of"] == {"ddim": digest_of(run.weights["ddim"])}
 
 
 def test_minutes_of_interrupted_attempts_count(run, instead):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medsegdiff.compare.frames import canonical
+from medsegdiff.compare.analysis.frames import canonical
 
 
 def make_rows(method: str, dice: Sequence[Any], **changes: Any) -> pd.DataFrame:

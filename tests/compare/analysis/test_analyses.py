@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medsegdiff.compare import analyses, sampling_analyses
-from medsegdiff.compare.frames import matches
+from medsegdiff.compare.analysis import analyses, sampling_analyses
+from medsegdiff.compare.analysis.frames import matches
 
 FUNCTIONS = [
     analyses.main_table,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medsegdiff.compare.claims import (
+from medsegdiff.compare.analysis.claims import (
     DECLINE_MARGIN,
     FAILS,
     HOLDS,
@@ -15,7 +15,7 @@ from medsegdiff.compare.claims import (
     UNDECIDED,
     verdict,
 )
-from medsegdiff.compare.evidence import judge
+from medsegdiff.compare.analysis.evidence import judge
 
 NO_RUNS = pd.DataFrame()
 

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from medsegdiff.compare import analyses, figures, quality_figures, sampling_analyses
-from medsegdiff.compare.drawing import (
+from medsegdiff.compare.analysis import analyses, figures, quality_figures, sampling_analyses
+from medsegdiff.compare.analysis.drawing import (
     COLOURS,
     label_of,
     new_figure,
@@ -19,7 +19,7 @@ from medsegdiff.compare.drawing import (
     styled,
     typeset,
 )
-from medsegdiff.compare.summary import reliability_table, uncertainty_table
+from medsegdiff.compare.analysis.summary import reliability_table, uncertainty_table
 
 EMPTY = pd.DataFrame()
 
@@ -69,7 +69,7 @@ class TestCurves:
         curves = sampling_analyses.step_curves(study_cases)
         figure = figures.step_curves_figure(curves)
         titles = [ax.get_title(loc="left") for ax in panels(figure)][:4]
-        assert titles == ["DDPM", "other methods, DDPM", "DDIM", "other methods, DDIM"]
+        assert titles == ["DDPM", "DDIM", "others, DDPM", "others, DDIM"]
         shown = lines(figure.axes[0])
         own = curves[(curves["sampler"] == "ddpm") & (curves["metric"] == "dice") & (curves["draws"] == 1)]
         expected = own[(own["method"] == "diffusion") & (own["steps"] == 3)]["mean"].tolist()
@@ -78,7 +78,7 @@ class TestCurves:
 
     def test_the_same_scale_for_the_same_methods(self, study_cases):
         figure = figures.step_curves_figure(sampling_analyses.step_curves(study_cases))
-        assert figure.axes[0].get_ylim() == figure.axes[2].get_ylim() != figure.axes[1].get_ylim()
+        assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim() != figure.axes[2].get_ylim()
 
     def test_settings_stops_and_seeds(self, study_cases, study_runs):
         steps = sampling_analyses.sampling_steps(study_cases)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medsegdiff.compare.frames import (
+from medsegdiff.compare.analysis.frames import (
     ENTRY,
     case_values,
     in_order,

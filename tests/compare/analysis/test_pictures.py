@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from medsegdiff.compare.drawing import save_figure
-from medsegdiff.compare.pictures import (
+from medsegdiff.compare.analysis.drawing import save_figure
+from medsegdiff.compare.analysis.pictures import (
     Snapshot,
+    class_names,
     comparison_figure,
     overview_figure,
     read_snapshot,
+    read_snapshots,
+    shown_part,
     signed_error,
     steps_figure,
 )
-from medsegdiff.compare.surface import surface_error, surface_figure
+from medsegdiff.compare.analysis.surface import surface_error, surface_figure
 from medsegdiff.errors import DataError
 
 SHAPES = [(24, 20), (16, 20, 12)]
@@ -75,12 +79,51 @@ class TestReading:
         with pytest.raises(DataError, match="holds arrays of shapes"):
             read_snapshot(path)
 
+    def test_image_and_truth_may_stand_in_the_first_file_of_a_case_only(self, tmp_path):
+        later = {key: value for key, value in arrays((12, 10), method="cdal").items() if key not in ("image", "truth")}
+        np.savez(tmp_path / "0000-case 1-a.npz", **arrays((12, 10)))
+        np.savez(tmp_path / "0000-case 1-b.npz", **later)
+        one, other = read_snapshots(tmp_path)
+        assert (one.method, other.method) == ("recycling", "cdal")
+        np.testing.assert_array_equal(one.image, other.image)
+        assert other.dice == one.dice
+        np.savez(tmp_path / "0001-case 2-a.npz", **{**later, "case": np.array("case 2")})
+        with pytest.raises(DataError, match="is no picture of a case"):
+            read_snapshots(tmp_path)
+
+
+class TestCase:
+    def test_the_part_that_is_shown_has_a_margin_around_truth_and_predictions(self, tmp_path):
+        content = arrays((40, 30))
+        content["truth"][:] = content["prediction"][:] = 0
+        np.savez(tmp_path / "empty.npz", **content)
+        content["truth"][15, 12] = content["prediction"][20, 14] = 1
+        np.savez(tmp_path / "full.npz", **content)
+        empty, full = (read_snapshot(tmp_path / f"{name}.npz") for name in ("empty", "full"))
+        assert shown_part([empty]) == (slice(None), slice(None))
+        assert shown_part([empty, full]) == (slice(9, 27), slice(6, 21))
+
+    def test_classes_have_the_names_of_the_table_unless_it_measured_unions(self, snapshot):
+        counts = [int((snapshot.truth == label).sum()) for label in (1, 2)]
+        rows = {"case": "case 1", "label": [1, 2], "class_name": ["head", "body"], "truth_voxels": counts}
+        cases = pd.DataFrame(rows)
+        assert class_names(cases, snapshot) == {1: "head", 2: "body"}
+        assert class_names(cases.assign(truth_voxels=[sum(counts), counts[1]]), snapshot) == {}
+        assert class_names(cases.drop(columns="truth_voxels"), snapshot) == {}
+
+    def test_their_colours_are_in_the_legend(self, snapshot):
+        said = [
+            [text.get_text() for text in overview_figure(snapshot, names).legends[0].get_texts()]
+            for names in ({1: "head", 2: "body"}, {k: str(k) for k in range(1, 9)})
+        ]
+        assert said[0][:3] == ["head", "body", "missed"] and said[1][0] == "missed"
+
 
 class TestFigures:
     def test_columns_and_planes(self, snapshot, tmp_path):
         figure = overview_figure(snapshot)
         planes = 1 if snapshot.truth.ndim == 2 else 3
-        assert len(figure.axes) == 5 * planes
+        assert len(figure.axes) == 5 * planes + 1  # the last is the bar of the uncertainty
         titles = [ax.get_title(loc="left") for ax in figure.axes[:5]]
         assert titles == ["image", "truth", "prediction", "error", "uncertainty"]
         assert save_figure(figure, tmp_path / "a.png").stat().st_size < 100_000
@@ -88,7 +131,7 @@ class TestFigures:
     def test_steps_of_several_methods(self, snapshot):
         figure = steps_figure([snapshot, snapshot])
         shown = [ax.get_title(loc="left") for ax in figure.axes if ax.get_visible()]
-        assert shown == ["step 1", "step 2", "step 3"] * 2
+        assert shown == ["step 1", "step 2", "step 3", "", "", ""]  # below, the numbers are the same
 
     def test_first_and_last_of_many_steps(self):
         content = arrays((24, 20), steps=25)
@@ -153,7 +196,7 @@ class TestSurface:
         ball = (np.indices((25, 25, 25)) - 12) ** 2
         truth = ball.sum(axis=0) <= 100
         fine = surface_error(truth, truth, (1.0, 1.0, 1.0))[1]
-        monkeypatch.setattr("medsegdiff.compare.surface._MOST_FACES", len(fine) // 10)
+        monkeypatch.setattr("medsegdiff.compare.analysis.surface._MOST_FACES", len(fine) // 10)
         vertices, coarse, distance = surface_error(truth, truth, (1.0, 1.0, 1.0))
         assert len(coarse) < len(fine) / 5
         assert np.abs(np.linalg.norm(vertices - 12, axis=1) - 10).max() < 1.5 and np.abs(distance).max() < 2

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medsegdiff.compare.report import write_report
-from medsegdiff.compare.report_text import (
+from medsegdiff.compare.analysis.report import write_report
+from medsegdiff.compare.analysis.report_text import (
     beside,
     interval_picture,
     number,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medsegdiff.compare.statistics import agreement, bootstrap_interval, compare_paired, holm, mean_of
+from medsegdiff.compare.analysis.statistics import agreement, bootstrap_interval, compare_paired, holm, mean_of
 from medsegdiff.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medsegdiff.compare.summary import (
+from medsegdiff.compare.analysis.summary import (
     StudyTables,
     analyse,
     cost_table,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from medsegdiff.compare.analyses import BASELINE, volume_pairs
-from medsegdiff.compare.drawing import (
+from medsegdiff.compare.analysis.analyses import BASELINE, volume_pairs
+from medsegdiff.compare.analysis.drawing import (
     CLASS_COLOURS,
     FAINT,
     INK,
@@ -23,9 +23,9 @@ from medsegdiff.compare.drawing import (
     styled,
     typeset,
 )
-from medsegdiff.compare.figures import ROW
-from medsegdiff.compare.frames import labelled, matches, paired_values, primary_entries, results
-from medsegdiff.compare.statistics import Agreement, agreement
+from medsegdiff.compare.analysis.figures import ROW
+from medsegdiff.compare.analysis.frames import labelled, matches, paired_values, primary_entries, results
+from medsegdiff.compare.analysis.statistics import Agreement, agreement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _COLUMNS = 3
 _MEASURES = {
     "ece": "calibration error (ECE)",
-    "ause": "area under the sparsification\nerror curve (AUSE)",
+    "ause": "area under the\nsparsification\nerror curve (AUSE)",
     "ged": "generalised\nenergy distance",
 }
 
@@ -125,7 +125,7 @@ def uncertainty_figure(table: pd.DataFrame, cases: pd.DataFrame) -> Figure | Non
     if not measures or not entries:
         return None
     with styled():
-        figure = new_figure(WIDTH, ROW * len(entries) + 0.9)
+        figure = new_figure(WIDTH, ROW * len(entries) + 1.1)
         axes = figure.subplots(1, len(measures), squeeze=False, sharey=True)[0]
         for ax, measure in zip(axes, measures, strict=True):
             for y, keys in enumerate(entries):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from medsegdiff.compare.claims import PAR_MARGIN
-from medsegdiff.compare.drawing import (
+from medsegdiff.compare.analysis.claims import PAR_MARGIN
+from medsegdiff.compare.analysis.drawing import (
     INK,
     NAMES,
     TITLES,
@@ -25,8 +25,8 @@ from medsegdiff.compare.drawing import (
     styled,
     typeset,
 )
-from medsegdiff.compare.frames import ENTRY, case_values, groups, matches, primary_entries, results
-from medsegdiff.compare.report_text import number, percent
+from medsegdiff.compare.analysis.frames import ENTRY, case_values, groups, matches, primary_entries, results
+from medsegdiff.compare.analysis.report_text import number, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 ROW = 0.3
 """Inches of a line of text in a figure of rows."""
+_MOST_TICKS = 10
 _OTHER_PAPERS = ("segdiff", "cdal")
 
 
@@ -51,19 +52,28 @@ def step_curves_figure(curves: pd.DataFrame, metrics: Sequence[str] = ("dice", "
     panels = []
     for sampler in sorted(plain["sampler"].unique(), key=lambda name: (name != "ddpm", name)):
         entries = _primary_of(plain[plain["sampler"] == sampler])
-        for title, others in ((sampler.upper(), False), (f"other methods, {sampler.upper()}", True)):
+        for title, others in ((sampler.upper(), False), (f"others, {sampler.upper()}", True)):
             members = [keys for keys in entries if (keys["method"] in _OTHER_PAPERS) == others]
             panels += [(title, others, members)] if members else []
+    panels.sort(key=lambda panel: panel[1])
     with styled():
         figure = new_figure(WIDTH if len(panels) > 1 else 0.75 * WIDTH, 2.2 * len(metrics) + 0.7)
-        axes = figure.subplots(len(metrics), len(panels), squeeze=False, sharex=True)
+        axes = figure.subplots(len(metrics), len(panels), squeeze=False, sharex="col")
         for row, metric in enumerate(metrics):
             for ax, (title, _, members) in zip(axes[row], panels, strict=True):
+                most = max(int(keys["steps"]) for keys in members)
+                alike = all(keys["steps"] == most for keys in members)
                 for keys in members:
                     line = matches(plain[plain["metric"] == metric], keys).sort_values("step")
-                    _curve(ax, (line["step"] - 1) / (line["steps"] - 1), line, keys)
-                ax.set_xticks([0, 0.5, 1], ["first", "step", "last"])
+                    # Methods of different numbers of steps meet at their first and their last one.
+                    _curve(ax, 1 + (line["step"] - 1) * (most - 1) / (line["steps"] - 1), line, keys)
+                if alike and most <= _MOST_TICKS:
+                    ax.set_xticks(range(1, most + 1))
+                else:
+                    ax.set_xticks([1, most], ["first", "last"])
                 ax.set_title(title if row == 0 else "")
+                if row == len(metrics) - 1:
+                    ax.set_xlabel("sampling step")
             axes[row, 0].set_ylabel(_title(metric))
             _same_limits([ax for ax, (_, others, _) in zip(axes[row], panels, strict=True) if not others])
         _legend(figure, axes)
@@ -167,6 +177,8 @@ def early_stopping_figure(table: pd.DataFrame, metric: str = "dice") -> Figure |
     rows = table[(table["metric"] == metric) & (table["options"] == "")] if len(table) else table
     if rows.empty:
         return None
+    from matplotlib.ticker import PercentFormatter
+
     chosen = _primary_of(rows)
     with styled():
         figure = new_figure(0.8 * WIDTH, 2.9)
@@ -176,6 +188,8 @@ def early_stopping_figure(table: pd.DataFrame, metric: str = "dice") -> Figure |
             line = matches(rows, keys).sort_values("share")
             label = f"{label_of(keys)}, of {int(keys['steps'])} steps"
             _curve(ax, line["share"], line.rename(columns={"difference": "mean"}), keys, label=label)
+        ax.set_xlim(0, 1)
+        ax.xaxis.set_major_formatter(PercentFormatter(1))
         ax.set_xlabel("share of the sampling steps taken")
         ax.set_ylabel(f"{_title(metric)}, difference to all steps")
         _legend(figure, np.array([[ax]]), columns=2)
@@ -221,7 +235,7 @@ def truth_left_figure(table: pd.DataFrame, metric: str = "dice") -> Figure | Non
             ax.set_title(f"t = {t:g}")
             ax.set_xlabel(_title(metric))
             ax.set_yticks(range(len(names)), [typeset(label_of(keys)) for keys in names])
-        axes[0].invert_yaxis()
+        axes[0].set_ylim(len(names) - 0.4, -0.6)
         axes[0].plot([], [], "o", color=INK, label="$x_t$ from the truth")
         axes[0].plot([], [], "o", color=INK, markerfacecolor="white", label="pure noise")
         _legend(figure, axes[None], columns=2)
@@ -277,4 +291,4 @@ def _line_label(keys: dict[str, Any], setting: str) -> str:
 
 
 def _title(metric: str) -> str:
-    return TITLES.get(metric, metric)
+    return f"{TITLES.get(metric, metric)}{', mm' * (metric == 'hd95')}"

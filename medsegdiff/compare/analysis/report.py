@@ -12,22 +12,24 @@ from typing import Any
 import pandas as pd
 
 from medsegdiff import __version__
-from medsegdiff.compare import pictures
-from medsegdiff.compare.claims import FAILS, HOLDS, NOT_MEASURED, UNDECIDED
-from medsegdiff.compare.drawing import TITLES, colour_of, label_of, sampling_label, save_figure
-from medsegdiff.compare.frames import ENTRY, matches
-from medsegdiff.compare.report_sections import Picture, Section, sections
-from medsegdiff.compare.report_tables import METRICS_SHOWN, means_table
-from medsegdiff.compare.report_text import (
+from medsegdiff.compare.analysis import pictures
+from medsegdiff.compare.analysis.claims import FAILS, HOLDS, NOT_MEASURED, UNDECIDED
+from medsegdiff.compare.analysis.drawing import TITLES, colour_of, label_of, sampling_label, save_figure
+from medsegdiff.compare.analysis.frames import ENTRY, matches
+from medsegdiff.compare.analysis.markdown import PAGE_NAME, study_page
+from medsegdiff.compare.analysis.report_sections import Picture, Section, sections
+from medsegdiff.compare.analysis.report_tables import METRICS_SHOWN, means_table
+from medsegdiff.compare.analysis.report_text import (
     MISSING,
     beside,
+    count_methods,
     interval_picture,
     what_was_found,
     with_indices,
     with_interval,
 )
-from medsegdiff.compare.summary import StudyTables, analyse, read_tables, summarise, write_summary
-from medsegdiff.compare.surface import surface_figure
+from medsegdiff.compare.analysis.summary import StudyTables, analyse, read_tables, strict, summarise, write_summary
+from medsegdiff.compare.analysis.surface import surface_figure
 from medsegdiff.files import written_whole
 
 REPORT_NAME = "report.html"
@@ -35,7 +37,7 @@ _LIBRARIES = ("monai", "torch", "numpy", "pandas", "scipy", "statsmodels", "matp
 _ADVICE = "choose a folder that can be written"
 
 
-def write_report(folder: str | Path) -> Path:
+def write_report(folder: str | Path, *, published: bool = False) -> Path:
     """Write `report.html`, `summary.json` and `figures/*.png` of a study.
 
     All of it is made of `cases.csv`, `runs.csv`, `uncertainty.csv`, `calibration.csv`, `sparsification.csv`,
@@ -44,6 +46,8 @@ def write_report(folder: str | Path) -> Path:
 
     Args:
         folder: of the study.
+        published: as repositories want it: the report shows the files in `figures/` instead of holding them, and a
+            `README.md` shows the study where the folder is browsed.
 
     Returns:
         The path of the report.
@@ -56,9 +60,10 @@ def write_report(folder: str | Path) -> Path:
     tables = analyse(study)
     summary = summarise(study, tables)
     write_summary(summary, folder)
-    parts = sections(study, tables, folder / "figures", pictures=_picture_sections(folder))
+    parts = sections(study, tables, folder / "figures", pictures=_picture_sections(folder, study))
+    settings = read_settings(folder / "study.yaml")
     context = {
-        "settings": _read_study(folder / "study.yaml"),
+        "settings": settings,
         "study_text": _read_text(folder / "study.yaml"),
         "summary": summary,
         "verdicts": [_verdict(claim) for claim in summary["claims"]],
@@ -67,10 +72,15 @@ def write_report(folder: str | Path) -> Path:
         "every_sampling": means_table("Every way of sampling", tables["main"], {}, METRICS_SHOWN, counts=True),
         "sections": parts,
         "titles": TITLES,
-        "made": _made(study),
+        "made": {**summary["made"], "versions": _versions()},
+        "short": _short,
+        "methods": count_methods(summary["cases"]["methods"]),
         "label_of": label_of,
-        "embedded": _embedded,
+        "address": _linked if published else _embedded,
     }
+    if published:
+        with written_whole(folder / PAGE_NAME, advice=_ADVICE) as partial:
+            partial.write_text(study_page(strict(summary), settings, parts), encoding="utf-8")
     path = folder / REPORT_NAME
     with written_whole(path, advice=_ADVICE) as partial:
         partial.write_text(_template().render(context), encoding="utf-8")
@@ -81,7 +91,7 @@ def _template() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("medsegdiff.compare"),
+        loader=PackageLoader("medsegdiff.compare.analysis"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -146,16 +156,21 @@ def _main_rows(tables: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
     return rows
 
 
-def _picture_sections(folder: Path) -> list[Section]:
+def _picture_sections(folder: Path, study: StudyTables) -> list[Section]:
     """A section with the kept cases, each as the methods segment it."""
-    snapshots = [pictures.read_snapshot(path) for path in sorted((folder / "pictures").glob("*.npz"))]
+    snapshots = pictures.read_snapshots(folder / "pictures")
     drawn = []
     for number_, (case, group) in enumerate(itertools.groupby(snapshots, key=lambda one: one.case), start=1):
         members = list(group)
         chosen = _to_look_at(members)
         title = f"Case {case} ({chosen.rank})"
+        planes = "Planes through the most of the truth; uncertainty from 0 (one class is certain) to 1 (all are equal)."
         for name, figure, caption in (
-            ("overview", pictures.overview_figure(chosen), f"{title}: {chosen.title}."),
+            (
+                "overview",
+                pictures.overview_figure(chosen, pictures.class_names(study.cases, chosen)),
+                f"{title}: {chosen.title}. {planes}",
+            ),
             ("methods", pictures.comparison_figure(members), f"{title}: the errors of every method, with its Dice."),
             ("steps", pictures.steps_figure(members), f"{title}: the error after each sampling step."),
             (
@@ -177,26 +192,11 @@ def _to_look_at(members: list[pictures.Snapshot]) -> pictures.Snapshot:
     return min(members, key=lambda one: (one.method != "recycling" or bool(one.options), len(one.steps) < 2))
 
 
-def _made(study: StudyTables) -> dict[str, Any]:
-    """Machines, minutes and versions."""
-    runs = study.runs
-    minutes = float("nan")
-    machines: list[str] = []
-    if len(runs):
-        once = runs.dropna(subset=["train_minutes"]).drop_duplicates("run")
-        minutes = float(once["train_minutes"].sum()) if len(once) else minutes
-        machines = sorted(set(runs["machine"]) - {""})
-    versions = {"medsegdiff": __version__}
-    versions |= {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    return {
-        "machines": machines,
-        "minutes": _short(minutes, 0),
-        "trainings": 0 if runs.empty else int(runs.loc[runs["status"] == "done", "run"].nunique()),
-        "versions": versions,
-    }
+def _versions() -> dict[str, str]:
+    return {"medsegdiff": __version__, **{name: importlib.metadata.version(name) for name in _LIBRARIES}}
 
 
-def _read_study(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
     """The study file, for the words of the report; empty where it is missing or not what it should be."""
     import yaml
 
@@ -214,6 +214,11 @@ def _read_text(path: Path) -> str:
 def _embedded(path: Path) -> str:
     """A PNG as the address of an image."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _linked(path: Path) -> str:
+    """Where a report finds a picture beside it."""
+    return f"{path.parent.name}/{path.name}"
 
 
 def _short(value: Any, digits: int) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
 
-from medsegdiff.compare.claims import FIRST_STEP, NOISE
-from medsegdiff.compare.drawing import INDEXED, label_of, sampling_label
+from medsegdiff.compare.analysis.claims import FIRST_STEP, NOISE
+from medsegdiff.compare.analysis.drawing import INDEXED, label_of, sampling_label
+from medsegdiff.compare.analysis.frames import parts_of
 
 MISSING = "–"
 _DIGITS = {"hd95": 2}
@@ -45,16 +46,27 @@ def percent(share: float) -> str:
     return MISSING if share is None or not math.isfinite(share) else f"{100 * share:.0f} %"
 
 
-def what_was_found(comparison: Mapping[str, Any]) -> str:
-    """One comparison of a claim as a sentence."""
+def count_methods(methods: Sequence[Mapping[str, Any]]) -> str:
+    """How many methods, and how many ensembles of them, a study compares, such as "8 methods and 1 ensemble"."""
+    ensembles = sum(bool(parts_of(one["method"])) for one in methods)
+    counts = [(len(methods) - ensembles, "method"), (ensembles, "ensemble")]
+    return " and ".join(f"{count} {name}{'s' * (count != 1)}" for count, name in counts if count) or "No method"
+
+
+def held_against(comparison: Mapping[str, Any]) -> str:
+    """Which difference a comparison of a claim is, such as "recycling − diffusion"."""
     what, against = _name(comparison["of"]), _name(comparison["against"])
     if comparison["against"] == FIRST_STEP:
         what += ", last step"
     if comparison["against"] == NOISE:
         what += " from the x_t of the truth"
-    held = f"{what} − {against}"
+    return f"{what} − {against}"
+
+
+def what_was_found(comparison: Mapping[str, Any]) -> str:
+    """One comparison of a claim as a sentence."""
     said = (
-        f"{held}: {number(comparison['difference'], sign=True)} Dice "
+        f"{held_against(comparison)}: {number(comparison['difference'], sign=True)} Dice "
         f"(95 % CI {number(comparison['ci_low'], sign=True)} to {number(comparison['ci_high'], sign=True)}; "
         f"t-test p{_SPACE}{p_value(comparison['p_t_holm'])}, "
         f"Wilcoxon p{_SPACE}{p_value(comparison['p_wilcoxon_holm'])}, Holm), "

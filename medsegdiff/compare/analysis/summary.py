@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from medsegdiff.compare import analyses, sampling_analyses
-from medsegdiff.compare.claims import ALPHA, DECLINE_MARGIN, METRIC, PAR_MARGIN
-from medsegdiff.compare.evidence import judge
-from medsegdiff.compare.frames import ENTRY, canonical, groups, in_order, metrics_of, read_cases, read_table
-from medsegdiff.compare.statistics import mean_of
+from medsegdiff.compare.analysis import analyses, sampling_analyses
+from medsegdiff.compare.analysis.claims import ALPHA, DECLINE_MARGIN, METRIC, PAR_MARGIN
+from medsegdiff.compare.analysis.evidence import judge
+from medsegdiff.compare.analysis.frames import ENTRY, canonical, groups, in_order, metrics_of, read_cases, read_table
+from medsegdiff.compare.analysis.statistics import mean_of
 from medsegdiff.files import written_whole
 from medsegdiff.metrics.summary import CONFIDENCE, N_RESAMPLES, SEED
 
@@ -92,8 +92,8 @@ def summarise(study: StudyTables, tables: dict[str, pd.DataFrame] | None = None)
         tables: what `analyse` made of them, where that is at hand.
 
     Returns:
-        "claims" (see `medsegdiff.compare.evidence.judge`), "settings" of the statistics, "cases" (how many, of what),
-        "failed" runs, and under "tables" the analyses by name, each a list of rows.
+        "claims" (see `evidence.judge`), "settings" of the statistics, "cases" (how many, of what),
+        "failed" runs, what all was "made" with, and under "tables" the analyses by name, each a list of rows.
     """
     cases = study.cases
     tables = analyse(study) if tables is None else tables
@@ -117,6 +117,7 @@ def summarise(study: StudyTables, tables: dict[str, pd.DataFrame] | None = None)
         },
         "claims": judge(cases, study.runs),
         "failed": failed_runs(study.runs).to_dict("records"),
+        "made": made_with(study.runs),
         "tables": {name: table.to_dict("records") for name, table in tables.items()},
     }
 
@@ -164,6 +165,18 @@ def failed_runs(runs: pd.DataFrame) -> pd.DataFrame:
     if runs.empty:
         return pd.DataFrame(columns=columns)
     return in_order(runs.loc[runs["status"] == "failed", columns].drop_duplicates())
+
+
+def made_with(runs: pd.DataFrame) -> dict[str, Any]:
+    """What a study took: "trainings" that are done, their "train_minutes" in all, and the "machines" it ran on."""
+    if runs.empty:
+        return {"trainings": 0, "train_minutes": math.nan, "machines": []}
+    trained = runs.dropna(subset=["train_minutes"]).drop_duplicates("run")
+    return {
+        "trainings": len(trained),
+        "train_minutes": trained["train_minutes"].sum() if len(trained) else math.nan,
+        "machines": sorted(set(runs["machine"]) - {""}),
+    }
 
 
 def write_summary(summary: dict[str, Any], folder: Path) -> Path:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from medsegdiff.compare import figures, quality_figures
-from medsegdiff.compare.drawing import save_figure
-from medsegdiff.compare.frames import ENTRY, primary_entries
-from medsegdiff.compare.report_tables import (
+from medsegdiff.compare.analysis import figures, quality_figures
+from medsegdiff.compare.analysis.drawing import save_figure
+from medsegdiff.compare.analysis.frames import ENTRY, primary_entries
+from medsegdiff.compare.analysis.report_tables import (
     METRICS_SHOWN,
     Table,
     means_table,
@@ -23,8 +23,8 @@ from medsegdiff.compare.report_tables import (
     uncertainty_table,
     volume_table,
 )
-from medsegdiff.compare.sampling_analyses import CURVES
-from medsegdiff.compare.summary import StudyTables
+from medsegdiff.compare.analysis.sampling_analyses import CURVES
+from medsegdiff.compare.analysis.summary import StudyTables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

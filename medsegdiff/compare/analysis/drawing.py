@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medsegdiff.compare.frames import METHOD_ORDER, parts_of
+from medsegdiff.compare.analysis.frames import METHOD_ORDER, parts_of
 from medsegdiff.files import written_whole
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ MARKERS = dict(zip(METHOD_ORDER, "sDovP^X*", strict=True))
 ENSEMBLE_COLOUR, OTHER_COLOUR = "#111111", "#8c6bb1"
 OVER, UNDER, WRONG = "#d55e00", "#0072b2", "#cc79a7"
 """Predicted where the truth has nothing; missed; one structure taken for another."""
-CLASS_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#882255", "#999933")
+CLASS_COLOURS = ("#009e73", "#882255", "#e69f00", "#56b4e9", "#999933", "#0072b2", "#cc79a7", "#d55e00")
+"""Those of errors come last: next to each other, a colour would mean two things."""
 INK, FAINT = "#222222", "#b9bec5"
 WIDTH = 7.2
 """Inches of a figure: half a page of a report."""

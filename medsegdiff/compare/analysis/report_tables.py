@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from medsegdiff.compare.drawing import TITLES, label_of
-from medsegdiff.compare.frames import ENTRY
-from medsegdiff.compare.report_text import entry_cells, number, p_value, percent, with_interval
-from medsegdiff.compare.sampling_analyses import CURVES
+from medsegdiff.compare.analysis.drawing import TITLES, label_of
+from medsegdiff.compare.analysis.frames import ENTRY
+from medsegdiff.compare.analysis.report_text import entry_cells, number, p_value, percent, with_interval
+from medsegdiff.compare.analysis.sampling_analyses import CURVES
 
 METRICS_SHOWN = ("dice", "iou", "hd95", "nsd", "boundary_f")
 

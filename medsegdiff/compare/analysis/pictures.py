@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from medsegdiff.compare.drawing import (
+from medsegdiff.compare.analysis.drawing import (
     CLASS_COLOURS,
     OVER,
     UNDER,
@@ -34,7 +35,10 @@ _AXES = "xyz"
 _MARGIN = 6
 """Voxels around the structures that a picture shows."""
 _MOST_STEPS = 6
+_FEW_ROWS = 3
 _MOST_METHODS = 5
+_MOST_NAMES = 3
+"""Classes that a line of a legend has room for beside the kinds of error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +85,26 @@ class Snapshot:
         return f"{label_of(vars(self))}, Dice {self.dice:.3f}"
 
 
-def read_snapshot(path: Path) -> Snapshot:
+def read_snapshots(folder: Path) -> list[Snapshot]:
+    """Read the cases that a study kept, from `*.npz` of a folder, method by method for each case.
+
+    Of the files of a case, all but the first may leave out image and truth, as published studies do.
+
+    Raises:
+        DataError: as for `read_snapshot`.
+    """
+    snapshots: list[Snapshot] = []
+    for path in sorted(folder.glob("*.npz")):
+        snapshots.append(read_snapshot(path, like=snapshots[-1] if snapshots else None))
+    return snapshots
+
+
+def read_snapshot(path: Path, *, like: Snapshot | None = None) -> Snapshot:
     """Read a case that a study kept, `pictures/*.npz`.
+
+    Args:
+        path: of the file.
+        like: where the file leaves out image and truth, they are taken from here if it is of the same case.
 
     Raises:
         DataError: it cannot be read, or arrays are missing or do not fit together.
@@ -90,6 +112,8 @@ def read_snapshot(path: Path) -> Snapshot:
     try:
         with np.load(path) as file:
             found = {name: file[name] for name in file.files}
+        if like is not None and like.case == str(found["case"]):
+            found = {"image": like.image, "truth": like.truth, **found}
         image, truth = np.squeeze(found["image"]), found["truth"]
         snapshot = Snapshot(
             image=image,
@@ -110,8 +134,23 @@ def read_snapshot(path: Path) -> Snapshot:
     return snapshot
 
 
-def overview_figure(snapshot: Snapshot) -> Figure:
-    """Image, truth, prediction, signed error and uncertainty: of a volume in three planes, where the truth has most."""
+def class_names(cases: pd.DataFrame, snapshot: Snapshot) -> dict[int, str]:
+    """The names of a case's classes by their labels; none where the table measures unions of classes instead."""
+    columns = ["label", "class_name", "truth_voxels"]
+    if not set(columns) <= set(cases):
+        return {}
+    rows = cases.loc[cases["case"] == snapshot.case, columns].drop_duplicates("label")
+    known = all((snapshot.truth == row.label).sum() == row.truth_voxels for row in rows.itertuples())
+    return {int(row.label): str(row.class_name) for row in rows.itertuples()} if known else {}
+
+
+def overview_figure(snapshot: Snapshot, names: Mapping[int, str] | None = None) -> Figure:
+    """Image, truth, prediction, signed error and uncertainty: of a volume in three planes, where the truth has most.
+
+    Args:
+        snapshot: what to show.
+        names: of the classes, by their labels.
+    """
     planes = _planes(snapshot.truth)
     with styled():
         windows = [_window(snapshot, axis, place) for axis, place in planes]
@@ -123,13 +162,17 @@ def overview_figure(snapshot: Snapshot) -> Figure:
             _show_labels(row[1], view, view.truth)
             _show_labels(row[2], view, view.prediction)
             _show_error(row[3], view)
-            row[4].imshow(view.uncertainty.T, origin="lower", cmap="magma", vmin=0, vmax=1, aspect=view.aspect)
+            shown = row[4].imshow(view.uncertainty.T, origin="lower", cmap="magma", vmin=0, vmax=1, aspect=view.aspect)
             if snapshot.truth.ndim == 3:
                 row[0].set_ylabel(f"{_AXES[axis]} = {place}", fontsize=8)
         for ax, name in zip(axes[0], _COLUMNS, strict=True):
             ax.set_title(name, fontsize=8.5)
         _clean(axes)
-        _error_legend(figure)
+        bar = figure.colorbar(shown, ax=axes[:, 4], shrink=0.6, aspect=30, ticks=[0, 0.5, 1])
+        bar.set_label("entropy", fontsize=8)
+        bar.ax.tick_params(labelsize=7.5)
+        bar.outline.set_visible(False)
+        _legend(figure, names or {})
     return figure
 
 
@@ -140,7 +183,9 @@ def comparison_figure(snapshots: Sequence[Snapshot]) -> Figure:
     lines = -(-(len(snapshots) + 1) // columns)
     with styled():
         views = [_window(snapshot, axis, place, around=snapshots) for snapshot in snapshots]
-        height = WIDTH / _MOST_METHODS * _height(views[0].truth, views[0].spacing) + 0.35
+        labels = ["\n".join(textwrap.wrap(label_of(vars(snapshot)), 20)) for snapshot in snapshots]
+        title = 0.13 * (1 + max(label.count("\n") + 1 for label in labels)) + 0.1
+        height = WIDTH / _MOST_METHODS * _height(views[0].truth, views[0].spacing) + title
         # Wide enough for the legend, however few there are.
         columns = max(columns, 4)
         figure = new_figure(WIDTH * columns / _MOST_METHODS, lines * height + 0.45)
@@ -148,14 +193,13 @@ def comparison_figure(snapshots: Sequence[Snapshot]) -> Figure:
         first, *others = axes.ravel()
         _show_labels(first, views[0], views[0].truth)
         first.set_title("truth", fontsize=8)
-        for ax, snapshot, view in zip(others, snapshots, views, strict=False):
+        for ax, snapshot, view, label in zip(others, snapshots, views, labels, strict=False):
             _show_error(ax, view)
-            label = typeset("\n".join(textwrap.wrap(label_of(vars(snapshot)), 20)))
-            ax.set_title(f"{label}\n{snapshot.dice:.3f}", fontsize=7.5)
+            ax.set_title(f"{typeset(label)}\n{snapshot.dice:.3f}", fontsize=7.5)
         for ax in others[len(snapshots) :]:
             ax.set_visible(False)
         _clean(axes)
-        _error_legend(figure)
+        _legend(figure, {})
     return figure
 
 
@@ -172,20 +216,26 @@ def steps_figure(snapshots: Sequence[Snapshot]) -> Figure | None:
     columns = max(most, 4)
     with styled():
         shape = _window(rows[0], axis, place, around=snapshots)
-        height = WIDTH / columns * _height(shape.truth, shape.spacing) + 0.2
-        figure = new_figure(WIDTH, height * len(rows) + 0.45)
+        # Many methods in full width would fill pages.
+        width = WIDTH if len(rows) <= _FEW_ROWS else 0.65 * WIDTH
+        # A little less than a column is wide, since labels and gaps take their part.
+        height = 0.85 * width / columns * _height(shape.truth, shape.spacing) + 0.08
+        figure = new_figure(width, height * len(rows) + 0.65)
         axes = figure.subplots(len(rows), columns, squeeze=False)
+        above: list[int] = []
         for line, snapshot in zip(axes, rows, strict=True):
             count = len(snapshot.steps)
             shown = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
-            for ax, step in zip(line, shown, strict=False):
+            for column, (ax, step) in enumerate(zip(line, shown, strict=False)):
                 _show_error(ax, _window(snapshot, axis, place, prediction=snapshot.steps[step], around=snapshots))
-                ax.set_title(f"step {step + 1}", fontsize=7.5)
+                if above[column : column + 1] != [step]:
+                    ax.set_title(f"step {step + 1}", fontsize=7.5)
+            above = list(shown)
             for ax in line[len(shown) :]:
                 ax.set_visible(False)
             line[0].set_ylabel(typeset("\n".join(textwrap.wrap(label_of(vars(snapshot)), 18))), fontsize=7.5)
         _clean(axes)
-        _error_legend(figure)
+        _legend(figure, {})
     return figure
 
 
@@ -225,17 +275,14 @@ def _window(
     arrays = [snapshot.image, snapshot.truth, snapshot.prediction, snapshot.uncertainty]
     arrays += [] if prediction is None else [prediction]
     # All pictures of a case are cut alike, to what any of them calls a structure.
-    seen = np.any([one.prediction > 0 for one in around or [snapshot]], axis=0) | (snapshot.truth > 0)
+    seen = _structures(around or [snapshot])
     spacing = snapshot.spacing
     if axis >= 0:
         arrays = [np.take(array, place, axis=axis) for array in arrays]
         seen = np.take(seen, place, axis=axis)
         spacing = tuple(step for number, step in enumerate(spacing) if number != axis)
-    found = np.argwhere(seen)
-    if len(found):
-        low, high = np.maximum(found.min(axis=0) - _MARGIN, 0), found.max(axis=0) + _MARGIN + 1
-        arrays = [array[low[0] : high[0], low[1] : high[1]] for array in arrays]
-    image, truth, own, uncertainty, *other = arrays
+    box = _box(seen)
+    image, truth, own, uncertainty, *other = (array[box] for array in arrays)
     return _View(
         image=image.astype(np.float32),
         truth=truth,
@@ -244,6 +291,26 @@ def _window(
         spacing=(spacing[0], spacing[1]),
         classes=int(max(snapshot.truth.max(), snapshot.prediction.max(), 1)),
     )
+
+
+def shown_part(snapshots: Sequence[Snapshot]) -> tuple[slice, ...]:
+    """The part of the grid outside of which no picture of a case looks, given all methods' snapshots of it."""
+    return _box(_structures(snapshots))
+
+
+def _structures(snapshots: Sequence[Snapshot]) -> NDArray[np.bool_]:
+    """Where (*S) the truth or any of the predictions of a case holds a structure."""
+    found: NDArray[np.bool_] = np.any([(one.prediction > 0) | (one.truth > 0) for one in snapshots], axis=0)
+    return found
+
+
+def _box(seen: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """The box around what is seen, with a margin; everything where nothing is."""
+    found = np.argwhere(seen)
+    if not len(found):
+        return (slice(None),) * seen.ndim
+    low, high = np.maximum(found.min(axis=0) - _MARGIN, 0), found.max(axis=0) + _MARGIN + 1
+    return tuple(slice(int(first), int(last)) for first, last in zip(low, high, strict=True))
 
 
 def _show_image(ax: Axes, view: _View) -> None:
@@ -291,12 +358,16 @@ def signed_error(prediction: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.ui
     return kinds.astype(np.uint8)
 
 
-def _error_legend(figure: Figure) -> None:
+def _legend(figure: Figure, names: Mapping[int, str]) -> None:
+    """What the colours of errors, and of the classes in `names`, mean."""
     from matplotlib.patches import Patch
 
-    names = {"missed": UNDER, "too much": OVER, "wrong structure (white line: truth)": WRONG}
-    handles = [Patch(color=colour, label=name) for name, colour in names.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, handlelength=1)
+    meanings = {name: CLASS_COLOURS[(label - 1) % len(CLASS_COLOURS)] for label, name in sorted(names.items())}
+    if len(meanings) > _MOST_NAMES:
+        meanings = {}
+    meanings |= {"missed": UNDER, "too much": OVER, "wrong structure (white line: truth)": WRONG}
+    handles = [Patch(color=colour, label=name) for name, colour in meanings.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=8, handlelength=1, columnspacing=1.2)
 
 
 def _clean(axes: NDArray[Any]) -> None:

@@ -1,8 +1,8 @@
 """The papers' tables of methods: results, classes, folds and seeds, differences, variants, ensembles, volumes, x_t.
 
 Every function takes the table of cases and gives a table, empty where the study holds nothing of the kind; those of the
-sampling itself are in `medsegdiff.compare.sampling_analyses`. "Paired" columns are those of `PairedComparison`,
-"interval" columns those of `Mean`; both are over cases, see `medsegdiff.compare.frames`.
+sampling itself are in `sampling_analyses`. "Paired" columns are those of `PairedComparison`, "interval" columns those
+of `Mean`; both are over cases, see `frames`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from medsegdiff.compare.frames import (
+from medsegdiff.compare.analysis.frames import (
     ENTRY,
     LOWER_IS_BETTER,
     SAMPLING,
@@ -28,7 +28,7 @@ from medsegdiff.compare.frames import (
     primary_entries,
     results,
 )
-from medsegdiff.compare.statistics import agreement, compare_paired, holm, mean_of
+from medsegdiff.compare.analysis.statistics import agreement, compare_paired, holm, mean_of
 
 BASELINE = "supervised"
 ALL_CLASSES = ""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from medsegdiff.compare.drawing import OVER, UNDER, WIDTH, new_figure, styled
-from medsegdiff.compare.pictures import Snapshot
+from medsegdiff.compare.analysis.drawing import OVER, UNDER, WIDTH, new_figure, styled
+from medsegdiff.compare.analysis.pictures import Snapshot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

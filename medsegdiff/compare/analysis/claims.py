@@ -26,7 +26,7 @@ from typing import Any
 
 import pandas as pd
 
-from medsegdiff.compare.frames import parts_of
+from medsegdiff.compare.analysis.frames import parts_of
 
 DECLINE_MARGIN = 0.005
 PAR_MARGIN = 0.01

@@ -1,7 +1,7 @@
 """The papers' tables of sampling: what each step gives, how many steps and draws, which seed, how long a schedule.
 
 Every function takes the table of cases and gives a table, empty where the study holds nothing of the kind; for the
-names of columns see `medsegdiff.compare.analyses`.
+names of columns see `analyses`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from medsegdiff.compare.analyses import compared, with_holm
-from medsegdiff.compare.frames import (
+from medsegdiff.compare.analysis.analyses import compared, with_holm
+from medsegdiff.compare.analysis.frames import (
     ENTRY,
     case_values,
     groups,
@@ -26,7 +26,7 @@ from medsegdiff.compare.frames import (
     primary_entries,
     results,
 )
-from medsegdiff.compare.statistics import mean_of
+from medsegdiff.compare.analysis.statistics import mean_of
 
 CURVES = ("dice", "iou", "hd95")
 """Metrics whose way over the steps the papers draw."""

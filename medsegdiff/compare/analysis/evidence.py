@@ -1,4 +1,4 @@
-"""The paired comparisons that claims rest on, and the verdicts; the rules are in `medsegdiff.compare.claims`."""
+"""The paired comparisons that claims rest on, and the verdicts; the rules are in `claims`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ from typing import Any
 
 import pandas as pd
 
-from medsegdiff.compare.analyses import compared
-from medsegdiff.compare.claims import FIRST_STEP, METRIC, NOISE, NOT_MEASURED, PROBE_T, Claim, claims_of, verdict
-from medsegdiff.compare.frames import (
+from medsegdiff.compare.analysis.analyses import compared
+from medsegdiff.compare.analysis.claims import (
+    FIRST_STEP,
+    METRIC,
+    NOISE,
+    NOT_MEASURED,
+    PROBE_T,
+    Claim,
+    claims_of,
+    verdict,
+)
+from medsegdiff.compare.analysis.frames import (
     SAMPLING,
     groups,
     labelled,
@@ -18,7 +27,7 @@ from medsegdiff.compare.frames import (
     primary_entries,
     results,
 )
-from medsegdiff.compare.statistics import holm
+from medsegdiff.compare.analysis.statistics import holm
 
 Side = tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]
 """What tells a comparison apart, the rows of the method, and those of what it is held against."""
