@@ -12,21 +12,10 @@ import numpy as np
 import pandas as pd
 
 from medsegdiff.compare.claims import PAR_MARGIN
-from medsegdiff.compare.drawing import (
-    INK,
-    NAMES,
-    TITLES,
-    WIDTH,
-    colour_of,
-    label_of,
-    marker_of,
-    new_figure,
-    sampling_label,
-    styled,
-    typeset,
-)
+from medsegdiff.compare.drawing import NAMES, TITLES, WIDTH, colour_of, label_of, marker_of, sampling_label, typeset
 from medsegdiff.compare.frames import ENTRY, case_values, groups, matches, primary_entries, results
 from medsegdiff.compare.report_text import number, percent
+from medsegdiff.figures import INK, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

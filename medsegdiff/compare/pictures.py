@@ -11,18 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsegdiff.compare.drawing import (
-    CLASS_COLOURS,
-    OVER,
-    UNDER,
-    WIDTH,
-    WRONG,
-    label_of,
-    new_figure,
-    styled,
-    typeset,
-)
+from medsegdiff.compare.drawing import CLASS_COLOURS, OVER, UNDER, WIDTH, WRONG, label_of, typeset
 from medsegdiff.errors import DataError, one_line
+from medsegdiff.figures import new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

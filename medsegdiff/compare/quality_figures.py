@@ -10,22 +10,11 @@ import numpy as np
 import pandas as pd
 
 from medsegdiff.compare.analyses import BASELINE, volume_pairs
-from medsegdiff.compare.drawing import (
-    CLASS_COLOURS,
-    FAINT,
-    INK,
-    TITLES,
-    WIDTH,
-    colour_of,
-    label_of,
-    marker_of,
-    new_figure,
-    styled,
-    typeset,
-)
+from medsegdiff.compare.drawing import CLASS_COLOURS, TITLES, WIDTH, colour_of, label_of, marker_of, typeset
 from medsegdiff.compare.figures import ROW
 from medsegdiff.compare.frames import labelled, matches, paired_values, primary_entries, results
 from medsegdiff.compare.statistics import Agreement, agreement
+from medsegdiff.figures import FAINT, INK, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
