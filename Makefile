@@ -63,7 +63,7 @@ $(INSTALLED): $(PACKAGING)
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
-	$(PIP_INSTALL) $(TORCH) --editable '.[dev,mlflow,onnx,ray]'
+	$(PIP_INSTALL) $(TORCH) --editable '.[dev,mlflow,onnx,pages,ray]'
 	@touch $@
 
 $(INSTALLED_LABEL): $(PACKAGING) constraints-label.txt

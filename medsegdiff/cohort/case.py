@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 NIFTI, DICOM_SEG = OUTPUT_FORMATS = ("nifti", "dicom-seg")
+PICTURES = frozenset({"picture", "page"})
+"""Kinds of results that are for people to look at."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Case:
         name: unique in its cohort; its results are called after it.
         path: an image file, or a folder of one DICOM series.
         folder: where results go.
-        kinds: what is written: "label", and any of "probabilities", "entropy" and "variance".
+        kinds: what is written: "label", and any of "probabilities", "entropy", "variance", "picture" (key slices, a
+            PNG) and "page" (HTML to look through, which holds the picture).
         others: the files of the further channels, of an image that has a file a channel.
         output_format: of the label map, one of `OUTPUT_FORMATS`.
     """
@@ -45,14 +48,20 @@ class Case:
         """All files of the image, in the order of its channels."""
         return (self.path, *self.others)
 
-    def output_paths(self) -> dict[str, Path]:
-        """The file of each kind; which are there in the end depends on the network, too."""
+    @property
+    def is_picture(self) -> bool:
+        """Whether the image is one such as PNG, without a place in a patient."""
         from medsegdiff.data.reading import PICTURE_SUFFIXES, image_suffix
 
-        label, other = (".png", ".tif") if image_suffix(self.path) in PICTURE_SUFFIXES else (".nii.gz", ".nii.gz")
+        return image_suffix(self.path) in PICTURE_SUFFIXES
+
+    def output_paths(self) -> dict[str, Path]:
+        """The file of each kind; which are there in the end depends on the network, too."""
+        label, other = (".png", ".tif") if self.is_picture else (".nii.gz", ".nii.gz")
         if self.output_format == DICOM_SEG:
             label = ".dcm"
-        suffixes = {kind: label if kind == "label" else f"_{kind}{other}" for kind in self.kinds}
+        own = {"label": label, "picture": "_picture.png", "page": "_page.html"}
+        suffixes = {kind: own.get(kind, f"_{kind}{other}") for kind in self.kinds}
         return {kind: self.folder / f"{self.name}{suffix}" for kind, suffix in suffixes.items()}
 
     def absolute(self) -> Case:
@@ -108,17 +117,24 @@ def segment_case(predictor: BundlePredictor, case: Case) -> dict[str, Any]:
         "stage_seconds", or, where a user can mend what went wrong, "status" "failed" with "error" on one line. Done
         again, it gives the same files, but for the UIDs and times of a DICOM-SEG.
     """
+    from medsegdiff.data.bundle_metadata import bundle_name, read_metadata
     from medsegdiff.data.writer import write_images
+    from medsegdiff.notice import short_notice
 
     try:
         segmentation = _Segmentation(predictor, case) if case.output_format == DICOM_SEG else None
         result = predictor.predict(case.files if case.others else case.path)
         started = time.perf_counter()
         maps = {kind: channels for kind in case.kinds if (channels := _channels(result, kind)) is not None}
-        paths = {kind: path for kind, path in case.output_paths().items() if kind in maps}
-        others = {} if segmentation is None else {paths["label"]: segmentation.writer(result)}
+        pictures = _pictures(predictor, case, result) if PICTURES & set(case.kinds) else {}
+        paths = {kind: path for kind, path in case.output_paths().items() if kind in maps or kind in pictures}
+        others: dict[Path, Callable[[Path], None]] = {
+            paths[kind]: functools.partial(_write_bytes, content) for kind, content in pictures.items()
+        }
+        others |= {} if segmentation is None else {paths["label"]: segmentation.writer(result)}
         images = {path: maps[kind] for kind, path in paths.items() if path not in others}
-        write_images(images, affine=result.affine, like=case.path, others=others)
+        name = bundle_name(predictor.bundle_dir, read_metadata(predictor.bundle_dir))
+        write_images(images, affine=result.affine, like=case.path, others=others, description=short_notice(name))
     except MedSegDiffError as error:
         return {"status": "failed", "error": one_line(error)}
     except (RuntimeError, MemoryError) as error:
@@ -130,7 +146,7 @@ def segment_case(predictor: BundlePredictor, case: Case) -> dict[str, Any]:
     return {
         "status": "done",
         "outputs": {kind: path.name for kind, path in paths.items()},
-        "volumes": _volumes(result, predictor.class_names, picture=paths["label"].suffix == ".png"),
+        "volumes": _volumes(result, predictor.class_names, picture=case.is_picture),
         "steps": list(result.steps),
         "stage_seconds": {stage: round(value, 3) for stage, value in seconds.items()},
     }
@@ -140,15 +156,16 @@ class _Segmentation:
     """What a DICOM-SEG says beside the label map; made before the case is segmented, as not every case can have one."""
 
     def __init__(self, predictor: BundlePredictor, case: Case) -> None:
+        from medsegdiff.data.bundle_metadata import bundle_name, read_metadata
         from medsegdiff.data.dicom.segmentation import Producer
-        from medsegdiff.data.dicom.segments import bundle_segments, read_metadata
+        from medsegdiff.data.dicom.segments import bundle_segments
         from medsegdiff.data.dicom.source import read_source
 
         metadata = read_metadata(predictor.bundle_dir)
         self.source = read_source(case.path)
         self.segments = bundle_segments(metadata, predictor.class_names)
         self.producer = Producer(
-            name=str(metadata.get("name") or predictor.bundle_dir.name),
+            name=bundle_name(predictor.bundle_dir, metadata),
             version=str(metadata.get("version") or "unknown"),
             parameters=_parameters(predictor.settings),
         )
@@ -175,8 +192,45 @@ def _parameters(settings: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in facts.items()}
 
 
+def _pictures(predictor: BundlePredictor, case: Case, result: CasePrediction) -> dict[str, bytes]:
+    """The contents of the files that show a result to people."""
+    from medsegdiff.data.bundle_metadata import read_metadata
+    from medsegdiff.data.dicom.segments import bundle_segments
+    from medsegdiff.notice import RESEARCH_ONLY
+    from medsegdiff.view.facts import case_facts
+    from medsegdiff.view.key_slices import key_slices
+    from medsegdiff.view.page import case_page
+    from medsegdiff.view.shown_case import ShownClass, show_case
+
+    segments = bundle_segments(read_metadata(predictor.bundle_dir), predictor.class_names)
+    amounts = _volumes(result, predictor.class_names, picture=case.is_picture)
+    shown = show_case(
+        case.name,
+        case.files,
+        result.label,
+        result.entropy,
+        affine=result.affine,
+        classes=[
+            ShownClass(one.label, one.rgb, amounts[one.label]["voxels"], amounts[one.label].get("ml"))
+            for one in segments
+        ],
+        facts=case_facts(predictor.model, predictor.settings, result.steps),
+    )
+    picture = key_slices(shown, description=RESEARCH_ONLY)
+    contents = {"picture": picture}
+    if "page" in case.kinds:
+        contents["page"] = case_page(shown, picture).encode()
+    return {kind: content for kind, content in contents.items() if kind in case.kinds}
+
+
+def _write_bytes(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+
+
 def _channels(result: CasePrediction, kind: str) -> Any:
     """A result as channels (*S), or None for what a single draw has not."""
+    if kind in PICTURES:
+        return None
     if kind == "probabilities":
         return result.class_maps
     array = getattr(result, kind)

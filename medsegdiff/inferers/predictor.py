@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from medsegdiff.data.bundle_config import INFERENCE_CONFIG, read_bundle_config
 from medsegdiff.errors import SpecError, plain_user_errors
-from medsegdiff.inferers.describe import describe_fusion, describe_members
+from medsegdiff.inferers.describe import describe_fusion, describe_members, describe_model
 from medsegdiff.inferers.loading import Weights, resolve_device
 from medsegdiff.inferers.sampling import VARIANCE, Sampling
 from medsegdiff.inferers.slicewise import Segmenter
@@ -182,6 +182,11 @@ class BundlePredictor:
             "device": str(self.device),
             "amp": amp,
         }
+
+    @functools.cached_property
+    def model(self) -> dict[str, Any]:
+        """Which model it is, see `describe_model`."""
+        return describe_model(self.bundle_dir, self.settings)
 
     def predict(self, path: str | Path | Sequence[str | Path]) -> CasePrediction:
         """Segment one file, or one folder with a DICOM series, or several files that are the channels of one image.

@@ -12,6 +12,7 @@ import pydicom
 import pytest
 import torch
 
+import medsegdiff
 from medsegdiff.cohort.case import Case, name_cases, segment_case
 from medsegdiff.data.dicom.folder import read_folder
 from medsegdiff.errors import DataError
@@ -40,7 +41,7 @@ def _predictor(variance=None, error=None):
             steps=(5, 4),
         )
 
-    return SimpleNamespace(predict=predict, class_names=["background", "organ"])
+    return SimpleNamespace(predict=predict, class_names=["background", "organ"], bundle_dir=Path("organs"))
 
 
 def test_results_are_called_after_the_case_and_of_the_kind_of_its_image(tmp_path):
@@ -136,6 +137,26 @@ def test_all_results_are_written_but_the_variance_of_one_draw(tmp_path, draws):
     assert list(entry["stage_seconds"]) == ["sample", "write"] and entry["stage_seconds"]["sample"] == 1.235
     assert nibabel.load(case.output_paths()["probabilities"]).shape == (4, 3, 2, 2)
     np.testing.assert_array_equal(nibabel.load(case.output_paths()["label"]).affine, AFFINE)
+    notes = {bytes(nibabel.load(path).header["descrip"].item()) for path in case.folder.iterdir()}
+    assert notes == {f"research use only; medsegdiff {medsegdiff.__version__} organs".encode()}
+
+
+def test_pictures_are_called_after_the_case_whatever_the_image(tmp_path):
+    for suffix in ("mha", "png"):
+        paths = Case("n", Path(f"a/x.{suffix}"), tmp_path, ("label", "picture", "page")).output_paths()
+        assert [path.name for path in list(paths.values())[1:]] == ["n_picture.png", "n_page.html"]
+
+
+def test_key_slices_need_no_viewer(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).random((4, 3, 2)), AFFINE), tmp_path / "x.nii")
+    predictor = _predictor()
+    predictor.settings = {"members": [{"method": "fake"}], "seed": 0}
+    member = {"weights": "m.pt", "sha256": "0", "method": "fake", "size": "small", "training_data": []}
+    predictor.model = {"bundle": "organs", "version": "1", "members": [member]}
+    case = Case("n", tmp_path / "x.nii", tmp_path / "out", ("label", "picture"))
+    entry = segment_case(predictor, case)
+    assert entry["outputs"] == {"label": "n.nii.gz", "picture": "n_picture.png"}
+    assert sorted(os.listdir(tmp_path / "out")) == ["n.nii.gz", "n_picture.png"]
 
 
 def test_only_the_results_that_are_asked_for_are_made(tmp_path):

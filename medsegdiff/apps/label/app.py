@@ -20,7 +20,6 @@ from monailabel.utils.async_tasks.utils import background_executors, processes, 
 
 from medsegdiff import __version__
 from medsegdiff.apps.label.bundles import ServedBundle, find_bundles
-from medsegdiff.apps.label.environment import RESEARCH_ONLY
 from medsegdiff.apps.label.errors import unknown
 from medsegdiff.apps.label.infer_tasks import FILES, tasks_of
 from medsegdiff.apps.label.logs import note_defect
@@ -31,6 +30,7 @@ from medsegdiff.apps.label.store import CheckedDicomStore, CheckedStore
 from medsegdiff.apps.label.strategies import MostUncertain
 from medsegdiff.apps.label.training import FineTuning
 from medsegdiff.errors import USER_ERROR_EXIT_CODE, SpecError, find_user_error, one_line
+from medsegdiff.notice import RESEARCH_ONLY
 
 logger = logging.getLogger(__name__)
 

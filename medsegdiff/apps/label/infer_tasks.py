@@ -12,11 +12,11 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
 from medsegdiff.apps.label.bundles import ServedBundle
-from medsegdiff.apps.label.environment import RESEARCH_ONLY
 from medsegdiff.apps.label.options import SamplingOptions, read_choice
 from medsegdiff.apps.label.predictors import Predictors, Segmented
 from medsegdiff.apps.label.results import write_result
 from medsegdiff.errors import SpecError
+from medsegdiff.notice import RESEARCH_ONLY
 
 FILES = "files"
 """Key of a request under which the app puts the files of the image."""

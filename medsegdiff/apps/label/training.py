@@ -12,7 +12,6 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.train import TrainTask
 
 from medsegdiff.apps.label.bundles import ServedBundle
-from medsegdiff.apps.label.environment import RESEARCH_ONLY
 from medsegdiff.apps.label.options import LARGEST_SEED, read_choice, read_fraction, read_number
 from medsegdiff.apps.label.weights import BETTER, WEIGHTS
 from medsegdiff.data.bundle_config import TRAIN_CONFIG, read_bundle_config
@@ -22,6 +21,7 @@ from medsegdiff.data.splits import three_way, write_json, write_split
 from medsegdiff.errors import DataError, plain_user_errors
 from medsegdiff.handlers.run_checkpoint import CHECKPOINT_NAME
 from medsegdiff.methods import RunSpec
+from medsegdiff.notice import RESEARCH_ONLY
 
 logger = logging.getLogger(__name__)
 

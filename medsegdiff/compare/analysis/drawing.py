@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medsegdiff.compare.analysis.frames import METHOD_ORDER, parts_of
+from medsegdiff.figures import save_png
 from medsegdiff.files import written_whole
 
 if TYPE_CHECKING:
@@ -30,10 +28,8 @@ OVER, UNDER, WRONG = "#d55e00", "#0072b2", "#cc79a7"
 """Predicted where the truth has nothing; missed; one structure taken for another."""
 CLASS_COLOURS = ("#009e73", "#882255", "#e69f00", "#56b4e9", "#999933", "#0072b2", "#cc79a7", "#d55e00")
 """Those of errors come last: next to each other, a colour would mean two things."""
-INK, FAINT = "#222222", "#b9bec5"
 WIDTH = 7.2
 """Inches of a figure: half a page of a report."""
-DPI = 130
 
 NAMES = {
     "recycling": "recycling",
@@ -48,70 +44,15 @@ INDEXED = re.compile(r"\bx_(?:\(([^)]+)\)|([Tt0])\b)")
 """A state of the sampling, such as x_T or x_(t+1)."""
 TITLES = {"dice": "Dice", "hd95": "HD95", "iou": "IoU", "nsd": "NSD", "boundary_f": "Boundary F"}
 
-_STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e9ebee",
-    "grid.linewidth": 0.8,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "text.color": INK,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 5,
-}
-
-
-@contextlib.contextmanager
-def styled() -> Iterator[None]:
-    """Draw in this module's style inside of the block, whatever is set outside."""
-    import matplotlib as mpl
-
-    settings: Any = {**mpl.rcParamsDefault, "backend": mpl.rcParams["backend"], **_STYLE}
-    with mpl.rc_context(settings):
-        yield
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches that no window belongs to."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
-    figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
 
 def save_figure(figure: Figure, path: Path, *, colours: int = 255) -> Path:
-    """Write a PNG of few colours, a third of the size of one with all; the same figure gives the same bytes.
+    """Write a PNG, whole or not at all; see `save_png`.
 
     Raises:
         DataError: it cannot be written.
     """
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    with warnings.catch_warnings(), styled():
-        warnings.filterwarnings("ignore", message=".*constrained_layout not applied.*")
-        figure.savefig(buffer, dpi=DPI, format="png", metadata={"Software": None})
-    buffer.seek(0)
-    # Not by the median cut, which gives up a colour that only a few pixels have, such as that of a small error.
-    picture = Image.open(buffer).convert("RGB")
-    picture = picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     with written_whole(path, advice="choose a folder that can be written") as partial:
-        picture.save(partial, format="png", optimize=True)
+        save_png(figure, partial, colours=colours)
     return path
 
 

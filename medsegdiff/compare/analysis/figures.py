@@ -13,20 +13,18 @@ import pandas as pd
 
 from medsegdiff.compare.analysis.claims import PAR_MARGIN
 from medsegdiff.compare.analysis.drawing import (
-    INK,
     NAMES,
     TITLES,
     WIDTH,
     colour_of,
     label_of,
     marker_of,
-    new_figure,
     sampling_label,
-    styled,
     typeset,
 )
 from medsegdiff.compare.analysis.frames import ENTRY, case_values, groups, matches, primary_entries, results
 from medsegdiff.compare.analysis.report_text import number, percent
+from medsegdiff.figures import INK, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,18 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from medsegdiff.compare.analysis.drawing import (
-    CLASS_COLOURS,
-    OVER,
-    UNDER,
-    WIDTH,
-    WRONG,
-    label_of,
-    new_figure,
-    styled,
-    typeset,
-)
+from medsegdiff.compare.analysis.drawing import CLASS_COLOURS, OVER, UNDER, WIDTH, WRONG, label_of, typeset
 from medsegdiff.errors import DataError, one_line
+from medsegdiff.figures import new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,22 +10,11 @@ import numpy as np
 import pandas as pd
 
 from medsegdiff.compare.analysis.analyses import BASELINE, volume_pairs
-from medsegdiff.compare.analysis.drawing import (
-    CLASS_COLOURS,
-    FAINT,
-    INK,
-    TITLES,
-    WIDTH,
-    colour_of,
-    label_of,
-    marker_of,
-    new_figure,
-    styled,
-    typeset,
-)
+from medsegdiff.compare.analysis.drawing import CLASS_COLOURS, TITLES, WIDTH, colour_of, label_of, marker_of, typeset
 from medsegdiff.compare.analysis.figures import ROW
 from medsegdiff.compare.analysis.frames import labelled, matches, paired_values, primary_entries, results
 from medsegdiff.compare.analysis.statistics import Agreement, agreement
+from medsegdiff.figures import FAINT, INK, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from medsegdiff.compare.analysis.drawing import OVER, UNDER, WIDTH, new_figure, styled
+from medsegdiff.compare.analysis.drawing import OVER, UNDER, WIDTH
 from medsegdiff.compare.analysis.pictures import Snapshot
+from medsegdiff.figures import new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

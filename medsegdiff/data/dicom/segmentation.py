@@ -18,12 +18,12 @@ from medsegdiff.data.dicom.segments import Code, Segment
 from medsegdiff.data.dicom.source import Source
 from medsegdiff.data.dicom.versions import lenient, save_dicom
 from medsegdiff.errors import DataError
+from medsegdiff.notice import RESEARCH_ONLY
 
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription
     from pydicom import Dataset
 
-RESEARCH_ONLY = "Research use only; not a medical device"
 _LONGEST = 64  # characters of a DICOM name (LO)
 _SERIES_NUMBER = 1000  # is added to that of the images, so that the segmentation is listed behind them
 
@@ -142,7 +142,7 @@ def _description(number: int, segment: Segment, algorithm: Any) -> SegmentDescri
     if segment.modifier is not None:
         kind = description.SegmentedPropertyTypeCodeSequence[0]
         kind.SegmentedPropertyTypeModifierCodeSequence = [_coded(segment.modifier)]
-    description.SegmentDescription = f"{segment.description or segment.label}. {RESEARCH_ONLY}."
+    description.SegmentDescription = f"{segment.description or segment.label}. {RESEARCH_ONLY}"
     description.RecommendedDisplayCIELabValue = _cielab(segment.rgb)
     return description
 

@@ -10,16 +10,9 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from medsegdiff.compare.analysis import analyses, figures, quality_figures, sampling_analyses
-from medsegdiff.compare.analysis.drawing import (
-    COLOURS,
-    label_of,
-    new_figure,
-    sampling_label,
-    save_figure,
-    styled,
-    typeset,
-)
+from medsegdiff.compare.analysis.drawing import COLOURS, label_of, sampling_label, save_figure, typeset
 from medsegdiff.compare.analysis.summary import reliability_table, uncertainty_table
+from medsegdiff.figures import new_figure, styled
 
 EMPTY = pd.DataFrame()
 
