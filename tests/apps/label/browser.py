@@ -63,10 +63,12 @@ class Screen:
         shown, number = map(int, re.findall(r"(\d+)/(\d+)", text)[0])
         return number - shown
 
-    def open(self, study: str) -> None:
-        """Open a study and agree that the viewer is for research."""
-        self.page.goto(f"{self.address}/ohif/monai-label?StudyInstanceUIDs={study}")
+    def open(self, patient_id: str) -> None:
+        """Open the study of a patient from the list, having agreed that the viewer is for research."""
+        self.page.goto(f"{self.address}/ohif/")
         self.page.get_by_role("button", name="Confirm and Hide").click()
+        self.page.get_by_text(patient_id, exact=True).first.click()
+        self.page.get_by_role("button", name="MONAI Label").click()
 
     def connect(self) -> None:
         """Connect the panel to the server that it names."""
