@@ -20,13 +20,12 @@ MILLISECONDS_TO_WAIT = 180_000
 _CANVASES = "canvas.cornerstone-canvas"
 # The three viewports show something, something else than when this was last asked for, and have not changed since.
 _SETTLED = """([canvases, still]) => {
-    const pictures = [...document.querySelectorAll(canvases)].map((one) => one.toDataURL());
-    const blank = document.createElement("canvas");
-    [blank.width, blank.height] = [...document.querySelectorAll(canvases)].map((one) => [one.width, one.height])[0]
-        ?? [1, 1];
-    const seen = pictures.join();
+    const shown = [...document.querySelectorAll(canvases)].filter((one) => one.width > 0 && one.height > 0);
+    const lit = (one) => one.getContext("2d").getImageData(0, 0, one.width, one.height).data
+        .some((value, at) => at % 4 < 3 && value > 0);
+    const seen = shown.map((one) => one.toDataURL()).join();
     if (seen !== window.seen) [window.seen, window.since] = [seen, performance.now()];
-    const done = pictures.length === 3 && !pictures.includes(blank.toDataURL()) && seen !== window.settled
+    const done = shown.length === 3 && shown.every(lit) && seen !== window.settled
         && performance.now() - window.since > still;
     if (done) window.settled = seen;
     return done;

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-SECONDS_TO_START = 180
+SECONDS_TO_WAIT = 180
 
 
 def free_ports(number: int) -> list[int]:
@@ -42,11 +42,11 @@ def running(command: Sequence[str | Path], *, probe: str, log: Path) -> Iterator
             yield process
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(60)
+            process.wait(SECONDS_TO_WAIT)
 
 
 def _wait_for(probe: str, process: subprocess.Popen[Any], log: Path) -> None:
-    deadline = time.monotonic() + SECONDS_TO_START
+    deadline = time.monotonic() + SECONDS_TO_WAIT
     while process.poll() is None and time.monotonic() < deadline:
         try:
             httpx.get(probe, timeout=10)
