@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-SECONDS_TO_WAIT = 180
+SECONDS_TO_WAIT = 300
 
 
 def free_ports(number: int) -> list[int]:
