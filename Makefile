@@ -36,8 +36,11 @@ label-env: $(INSTALLED_LABEL) ## make .venv-label with the package and MONAI Lab
 test: lint types ## run all checks: lint, format, types, tests
 	$(BIN)/python -m pytest
 
+# Beside those of the app, the tests of all that meets the older numpy, pydicom and highdicom; torch is the same.
 test-label: $(INSTALLED_LABEL) ## run the tests of the MONAI Label app, and those of what it stands on, in .venv-label
-	$(LABEL_BIN)/python -m pytest tests/apps/label tests/data tests/inferers tests/cli/test_predict.py
+	$(LABEL_BIN)/python -m pytest tests/apps/label tests/data tests/data_prep/test_dicom.py \
+		tests/data_prep/test_dicom_labels.py tests/inferers/test_predictor.py tests/cli/test_predict.py \
+		tests/cli/test_predict_dicom.py
 
 lint: $(INSTALLED_DEV) ## check style and format
 	$(BIN)/ruff check .
@@ -70,5 +73,5 @@ $(INSTALLED_LABEL): $(PACKAGING) constraints-label.txt
 	@echo "installing into $(LABEL_VENV): some minutes, more where torch brings CUDA"
 	$(PYTHON) -m venv $(LABEL_VENV)
 	$(PIP_INSTALL_LABEL) $(TORCH) setuptools wheel
-	$(PIP_INSTALL_LABEL) --editable '.[label]' pytest
+	$(PIP_INSTALL_LABEL) --editable '.[label,label-dev]'
 	@touch $@

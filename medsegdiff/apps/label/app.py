@@ -19,7 +19,7 @@ from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.async_tasks.utils import background_executors, processes, tasks
 
 from medsegdiff import __version__
-from medsegdiff.apps.label.bundles import ServedBundle, find_bundles
+from medsegdiff.apps.label.bundles import RGB, ServedBundle, find_bundles
 from medsegdiff.apps.label.errors import unknown
 from medsegdiff.apps.label.infer_tasks import FILES, tasks_of
 from medsegdiff.apps.label.logs import note_defect
@@ -95,6 +95,10 @@ class LabelApp(MONAILabelApp):
         for bundle in self.bundles:
             found |= tasks_of(bundle, self.predictors, candidates=self.candidates)
         return found
+
+    def colours(self) -> dict[str, RGB]:
+        """In which colour each label of the models is shown."""
+        return {name: colour for task in self._infers.values() for name, colour in task.colours.items()}
 
     def init_trainers(self) -> dict[str, Any]:
         """Fine-tuning of each bundle."""

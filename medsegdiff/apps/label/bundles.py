@@ -7,17 +7,21 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import medsegdiff
 from medsegdiff.apps.label.weights import SHIPPED, KeptWeights
 from medsegdiff.data.bundle_config import INFERENCE_CONFIG
 from medsegdiff.data.bundle_root import METADATA
+from medsegdiff.data.dicom.segments import bundle_segments
 from medsegdiff.data.modalities import Modalities, bundle_modalities
 from medsegdiff.errors import DataError, one_line
 from medsegdiff.methods import RunSpec
 
 logger = logging.getLogger(__name__)
+
+RGB: TypeAlias = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class ServedBundle:
         spec: of the shipped weights.
         modalities: names of the channels, where an image has a file a channel.
         weights: the shipped and the fine-tuned ones.
+        colours: in which each label is shown.
     """
 
     name: str
@@ -39,6 +44,7 @@ class ServedBundle:
     spec: RunSpec
     modalities: Modalities | None
     weights: KeptWeights
+    colours: dict[str, RGB]
 
     @property
     def labels(self) -> dict[str, int]:
@@ -106,7 +112,9 @@ def _served(folder: Path, work: Path) -> ServedBundle | None:
         if not weights.path(SHIPPED).is_file():
             return None
         spec = weights.spec(SHIPPED)
+        colours = {segment.label: segment.rgb for segment in bundle_segments(metadata, spec.class_names)}
     except (OSError, ValueError, AttributeError) as error:  # also what this package raises
         logger.warning("left out the bundle %s: %s", folder, one_line(error))
         return None
-    return ServedBundle(name, folder, metadata, spec, bundle_modalities(folder / INFERENCE_CONFIG), weights)
+    modalities = bundle_modalities(folder / INFERENCE_CONFIG)
+    return ServedBundle(name, folder, metadata, spec, modalities, weights, colours)

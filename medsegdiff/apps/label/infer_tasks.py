@@ -11,7 +11,7 @@ import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
-from medsegdiff.apps.label.bundles import ServedBundle
+from medsegdiff.apps.label.bundles import RGB, ServedBundle
 from medsegdiff.apps.label.options import SamplingOptions, read_choice
 from medsegdiff.apps.label.predictors import Predictors, Segmented
 from medsegdiff.apps.label.results import write_result
@@ -21,7 +21,8 @@ from medsegdiff.notice import RESEARCH_ONLY
 FILES = "files"
 """Key of a request under which the app puts the files of the image."""
 DRAWS_FOR_UNCERTAINTY = 4
-BANDS = (0.25, 0.5, 0.75)
+BANDS = {0.25: (255, 225, 90), 0.5: (255, 140, 0), 0.75: (215, 25, 28)}
+"""From which uncertainty on a voxel is in a band, and the colour of the band: yellow, orange, red."""
 
 
 class BundleTask(InferTask):
@@ -33,6 +34,7 @@ class BundleTask(InferTask):
         bundle: whose network it is.
         predictors: the networks of the server.
         labels: name of each label to its number; the bundle's by default.
+        colours: in which each label is shown; the bundle's by default.
         description: what a viewer tells about it, to which "research use only" is added.
     """
 
@@ -42,10 +44,12 @@ class BundleTask(InferTask):
         predictors: Predictors,
         *,
         labels: Mapping[str, int] | None = None,
+        colours: Mapping[str, RGB] | None = None,
         description: str | None = None,
     ) -> None:
         self.bundle = bundle
         self.predictors = predictors
+        self.colours = dict(bundle.colours if colours is None else colours)
         super().__init__(
             type=InferType.SEGMENTATION,
             labels=dict(bundle.labels if labels is None else labels),
@@ -157,10 +161,12 @@ class UncertaintyTask(BundleTask):
     """
 
     def __init__(self, bundle: ServedBundle, predictors: Predictors) -> None:
+        colours = {f"uncertainty above {band:.0%}": colour for band, colour in BANDS.items()}
         super().__init__(
             bundle,
             predictors,
-            labels={f"uncertainty above {band:.0%}": number for number, band in enumerate(BANDS, start=1)},
+            labels={name: number for number, name in enumerate(colours, start=1)},
+            colours=colours,
             description=f"Where the segmentation is unsure: {bundle.description}",
         )
 
@@ -185,7 +191,7 @@ class UncertaintyTask(BundleTask):
         share = np.clip(amount if measure == "entropy" else 2 * amount, 0, 1)
         if values == "percent":
             return np.rint(100 * share).astype(np.uint8)
-        return np.digitize(share, BANDS).astype(np.uint8)
+        return np.digitize(share, list(BANDS)).astype(np.uint8)
 
 
 def tasks_of(bundle: ServedBundle, predictors: Predictors, *, candidates: int) -> dict[str, BundleTask]:

@@ -123,7 +123,7 @@ class LabelServer:
         from monailabel.interfaces.utils.app import app_instance
 
         from medsegdiff.apps.label.guard import Guard
-        from medsegdiff.apps.label.viewer import viewer_file
+        from medsegdiff.apps.label.viewer import Viewer
 
         @asynccontextmanager
         async def started(_: FastAPI) -> AsyncIterator[None]:
@@ -154,7 +154,8 @@ class LabelServer:
                         include_in_schema=route.include_in_schema,
                         response_model=None,
                     )
-        app.add_api_route("/ohif/{path:path}", viewer_file, include_in_schema=False, response_model=None)
+        viewer = Viewer(app_instance().colours())
+        app.add_api_route("/ohif/{path:path}", viewer.file, include_in_schema=False, response_model=None)
         return app
 
     def serve(self) -> None:

@@ -6,12 +6,18 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
+
+from medsegdiff.data.phantoms import PhantomSpec, make_phantom
+from tests.data.dicom.synthetic import places, slices, write
+
+if TYPE_CHECKING:
+    from tests.apps.label.orthanc import Orthanc
 
 SHAPE = (20, 24, 16)
 AFFINE = np.array([[-1.0, 0, 0, 12], [0, 1.2, 0, -7], [0, 0, 1.5, 3], [0, 0, 0, 1]])
@@ -86,6 +92,35 @@ def infer(client: Any) -> Callable[..., Any]:
         return client.post(f"/infer/{model}", params=query, data={"params": json.dumps(params)})
 
     return infer
+
+
+@pytest.fixture(params=[pytest.param("real", marks=pytest.mark.real_data), "generated"])
+def hippocampus_series(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder of one MR series in which the shipped weights find both classes."""
+    if request.param == "real":
+        return request.getfixturevalue("data_root") / "hippocampus" / "dicom_study1"
+    spec = PhantomSpec(shape=(36, 50, 36), spacing=(1, 1, 1), num_classes=3, contrast=-0.3)
+    image, _ = make_phantom(spec, seed=0)
+    volume = np.rint(image[0, ::-1, ::-1]).astype(np.int16)  # from right and anterior to left and posterior
+    made = slices(
+        places(np.arange(36.0)),
+        volume=volume,
+        spacing=(1.0, 1.0),
+        SeriesDescription="phantom",
+        FrameOfReferenceUID="1.2.826.0.1.3680043.8.498.9",
+    )
+    return write(tmp_path / "series", made)
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
+    """A real DICOM store without images."""
+    from tests.apps.label.orthanc import MISSING, ORTHANC, running_orthanc
+
+    if ORTHANC is None:
+        pytest.skip(MISSING)
+    with running_orthanc(tmp_path / "orthanc") as store:
+        yield store
 
 
 class FakePrediction:

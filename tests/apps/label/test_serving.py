@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +13,9 @@ pytest.importorskip("monailabel", reason="needs MONAI Label: make label-env")
 import httpx
 
 from tests.apps.label.conftest import blobs, save
+from tests.apps.label.processes import running_label
 
 pytestmark = pytest.mark.slow
-SECONDS_TO_START = 180
 SHAPE = (36, 50, 36)  # a hippocampus volume
 
 
@@ -32,27 +27,9 @@ def served(tmp_path_factory, repository):
     studies.mkdir()
     for number in range(2):
         save(studies / f"Doe_Jane_{number}.nii.gz", blobs(number, SHAPE))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "medsegdiff.cli.main", "label", "--studies", str(studies), "--port", str(port)]
-    command += ["--bundles", str(repository / "bundles" / "hippocampus"), "--device", "cpu"]
     log = folder / "log.txt"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-        )
-        address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + SECONDS_TO_START
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                httpx.get(f"{address}/info/")
-                break
-            except httpx.TransportError:
-                time.sleep(0.5)
+    with running_label(studies, "--bundles", repository / "bundles" / "hippocampus", log=log) as address:
         yield address, log, studies
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
 
 
 def _infer(address, **params):
