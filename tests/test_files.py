@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from medsegdiff.errors import DataError
-from medsegdiff.files import remove_unfinished, written_whole
+from medsegdiff.files import remove_unfinished, sha256_of, written_whole
 
 
 def test_the_file_appears_at_the_end_of_the_block(tmp_path):
@@ -67,3 +67,8 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
         path.touch()
     remove_unfinished(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_the_digest_is_that_of_the_content(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-4

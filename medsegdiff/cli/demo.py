@@ -36,6 +36,7 @@ def run_demo(output: Path, *, method: str, epochs: int, draws: int, cases: int, 
     from medsegdiff.data.writer import make_folder, write_nifti
     from medsegdiff.inferers.predictor import BundlePredictor
     from medsegdiff.metrics.segmentation import case_metrics
+    from medsegdiff.notice import short_notice
 
     bundle = Path(find_bundle_root(TASK))
     make_folder(output)
@@ -54,7 +55,13 @@ def run_demo(output: Path, *, method: str, epochs: int, draws: int, cases: int, 
         )
         scores.append(sum(row.dice for row in rows) / len(rows))
         print(f"{item['case']}: " + ", ".join(f"{row.class_name} Dice {row.dice:.3f}" for row in rows))
-        write_nifti(prediction.label, output / f"{item['case']}.nii.gz", affine=prediction.affine, like=item["image"])
+        write_nifti(
+            prediction.label,
+            output / f"{item['case']}.nii.gz",
+            affine=prediction.affine,
+            like=item["image"],
+            description=short_notice(TASK),
+        )
         panels.append((item["case"], image.array, truth.array, prediction.label, prediction.entropy))
     picture = output / "demo.png"
     draw_panels(panels, picture)

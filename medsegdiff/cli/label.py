@@ -42,8 +42,8 @@ def label(
 
     Needs an environment of its own: `make label-env`.
     """
-    from medsegdiff.apps.label.environment import RESEARCH_ONLY
     from medsegdiff.apps.label.server import LabelServer
+    from medsegdiff.notice import RESEARCH_ONLY
 
     server = LabelServer(
         studies, bundles=bundles or (), work=work, device=device, candidates=candidates, host=host, port=port

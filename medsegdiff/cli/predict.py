@@ -91,8 +91,9 @@ def predict(
     For each image NAME the label map NAME.nii.gz (for pictures NAME.png) goes into the output folder, on the grid of
     the image; NAME_probabilities, NAME_entropy (0 to 1) and NAME_variance (over draws, half the sum over
     classes) where asked for. With --output-format dicom-seg the label map of a DICOM series is the segmentation
-    NAME.dcm, for research use only. report.json tells settings, volumes, times and what went wrong. A file that
-    cannot be segmented is reported in one line and the rest goes on; the exit code is then 2.
+    NAME.dcm. All results are for research use only. report.json tells the model and what it was trained on, settings,
+    volumes, times and what went wrong, with names of files and never their folders. A file that cannot be segmented is
+    reported in one line and the rest goes on; the exit code is then 2.
 
     manifest.jsonl notes what becomes of each case as it happens: after a run that was killed, the same command with
     --resume does what is left, and again what was done with other settings or from an image that has changed since.
@@ -106,6 +107,7 @@ def predict(
     from medsegdiff.cohort.run import CohortRun
     from medsegdiff.data.modalities import bundle_modalities
     from medsegdiff.data.writer import make_folder
+    from medsegdiff.inferers.describe import describe_model
     from medsegdiff.inferers.predictor import CONFIG
 
     if output_format not in OUTPUT_FORMATS:
@@ -140,13 +142,14 @@ def predict(
     run = CohortRun(cases, chosen, bundle=bundle, say=_say)
     try:
         run.load()
+        model = describe_model(bundle, run.settings)
         for warning in _warnings(run.settings, steps=steps, sampler=sampler, draws=draws, uncertainty=uncertainty):
             _say(f"warning: {warning}")
         try:
             _work(run, run.choose(resume=resume))
         finally:
             # What was done until an interruption is worth a report too.
-            report = complete_report(run, failures, seconds=time.perf_counter() - started)
+            report = complete_report(run, failures, model=model, seconds=time.perf_counter() - started)
             path = write_report(report, output)
             typer.echo(f"{report['done']} of {len(report['cases'])} cases are segmented; all about them is in {path}")
     finally:

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medsegdiff.cohort.private import file_names, without_folders
 from medsegdiff.data.writer import written_whole
 from medsegdiff.memory import peak_memory_mib
+from medsegdiff.notice import RESEARCH_ONLY
 
 if TYPE_CHECKING:
     from medsegdiff.cohort.run import CohortRun
@@ -32,23 +34,29 @@ def versions() -> dict[str, str]:
     }
 
 
-def complete_report(run: CohortRun, failures: Sequence[Mapping[str, Any]], *, seconds: float) -> dict[str, Any]:
+def complete_report(
+    run: CohortRun, failures: Sequence[Mapping[str, Any]], *, model: Mapping[str, Any], seconds: float
+) -> dict[str, Any]:
     """The report of a run over a cohort.
 
     Args:
         run: what was done, also where it was interrupted.
-        failures: entries of inputs that stand for no case.
+        failures: entries of inputs that stand for no case; "input" is a path or several.
+        model: see `describe_model`.
         seconds: how long it all took.
 
     Returns:
-        Versions, settings, an entry for each case, how many are done (in all, and by an earlier run) and failed, how
-        often a case was done again because its worker had died, times, and the most memory that one process used.
+        What it is for, versions, the model and its settings, an entry for each case, how many are done (in all, and by
+        an earlier run) and failed, how often a case was done again because its worker had died, times, and the most
+        memory that one process used.
     """
-    cases = [*failures, *run.entries()]
+    cases = [*map(_without_folders, failures), *run.entries()]
     failed = sum("error" in entry for entry in cases)
     return {
+        "notice": RESEARCH_ONLY,
         "versions": versions(),
         "bundle": str(run.bundle),
+        "model": dict(model),
         "cases": cases,
         "settings": run.settings,
         "engine": run.engine.name,
@@ -61,6 +69,12 @@ def complete_report(run: CohortRun, failures: Sequence[Mapping[str, Any]], *, se
         "seconds": round(seconds, 3),
         "peak_memory_mib": run.peak_memory_mib() or peak_memory_mib(),
     }
+
+
+def _without_folders(failure: Mapping[str, Any]) -> dict[str, Any]:
+    given = failure["input"]
+    paths = [Path(given)] if isinstance(given, str) else [Path(path) for path in given]
+    return {**failure, "input": file_names(paths), "error": without_folders(failure["error"], paths)}
 
 
 def write_report(report: Mapping[str, Any], folder: Path) -> Path:

@@ -108,7 +108,9 @@ def segment_case(predictor: BundlePredictor, case: Case) -> dict[str, Any]:
         "stage_seconds", or, where a user can mend what went wrong, "status" "failed" with "error" on one line. Done
         again, it gives the same files, but for the UIDs and times of a DICOM-SEG.
     """
+    from medsegdiff.data.bundle_metadata import bundle_name, read_metadata
     from medsegdiff.data.writer import write_images
+    from medsegdiff.notice import short_notice
 
     try:
         segmentation = _Segmentation(predictor, case) if case.output_format == DICOM_SEG else None
@@ -118,7 +120,8 @@ def segment_case(predictor: BundlePredictor, case: Case) -> dict[str, Any]:
         paths = {kind: path for kind, path in case.output_paths().items() if kind in maps}
         others = {} if segmentation is None else {paths["label"]: segmentation.writer(result)}
         images = {path: maps[kind] for kind, path in paths.items() if path not in others}
-        write_images(images, affine=result.affine, like=case.path, others=others)
+        name = bundle_name(predictor.bundle_dir, read_metadata(predictor.bundle_dir))
+        write_images(images, affine=result.affine, like=case.path, others=others, description=short_notice(name))
     except MedSegDiffError as error:
         return {"status": "failed", "error": one_line(error)}
     except (RuntimeError, MemoryError) as error:
@@ -140,15 +143,16 @@ class _Segmentation:
     """What a DICOM-SEG says beside the label map; made before the case is segmented, as not every case can have one."""
 
     def __init__(self, predictor: BundlePredictor, case: Case) -> None:
+        from medsegdiff.data.bundle_metadata import bundle_name, read_metadata
         from medsegdiff.data.dicom.segmentation import Producer
-        from medsegdiff.data.dicom.segments import bundle_segments, read_metadata
+        from medsegdiff.data.dicom.segments import bundle_segments
         from medsegdiff.data.dicom.source import read_source
 
         metadata = read_metadata(predictor.bundle_dir)
         self.source = read_source(case.path)
         self.segments = bundle_segments(metadata, predictor.class_names)
         self.producer = Producer(
-            name=str(metadata.get("name") or predictor.bundle_dir.name),
+            name=bundle_name(predictor.bundle_dir, metadata),
             version=str(metadata.get("version") or "unknown"),
             parameters=_parameters(predictor.settings),
         )

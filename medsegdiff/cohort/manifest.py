@@ -77,7 +77,7 @@ class Manifest:
 
 
 def input_state(paths: Sequence[Path]) -> str:
-    """A digest that changes with an input: names, sizes and times of change of its files, not their contents.
+    """A digest that changes with an input: paths, sizes and times of change of its files, not their contents.
 
     Args:
         paths: an image, with the voxels beside it where it is a header only, or a folder of one DICOM series; or the
@@ -87,7 +87,7 @@ def input_state(paths: Sequence[Path]) -> str:
     with contextlib.suppress(OSError):  # reading the image will say what is wrong with it
         for file in (file for path in paths for file in _files_of(path)):
             facts = file.stat()
-            state.append([file.name, facts.st_size, facts.st_mtime_ns])
+            state.append([os.path.abspath(file), facts.st_size, facts.st_mtime_ns])
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
 
 

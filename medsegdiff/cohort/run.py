@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,8 +13,10 @@ from typing import Any
 from medsegdiff.cohort.case import Case
 from medsegdiff.cohort.engine import DONE, LOST, STARTED, Engine, Event
 from medsegdiff.cohort.manifest import Manifest, input_state
+from medsegdiff.cohort.private import file_names, without_folders
 from medsegdiff.cohort.settings import settings_digest
 
+_TEXTS = ("error", "traceback")  # of what an engine tells of a case
 # Of a record in the manifest, what a report says of the case; the rest serves the next run.
 _REPORTED = ("status", "error", "outputs", "volumes", "steps", "stage_seconds", "worker", "attempt", "traceback")
 
@@ -91,6 +92,8 @@ class CohortRun:
     def work(self, cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
         """Segment cases; the report's entry of each one that is done, or has failed, as that happens.
 
+        Unlike in the report, what went wrong is told with the paths of the files.
+
         Raises:
             DataError: the manifest cannot be written.
         """
@@ -108,7 +111,8 @@ class CohortRun:
                 self._say(f"warning: {event.details['error']}; the case is done again")
             elif event.status != STARTED:
                 self._records[name] = record
-                yield self._entry(event.case)
+                # Whoever sits before it is told the paths, too.
+                yield self._entry(event.case) | {key: event.details[key] for key in _TEXTS if key in event.details}
 
     def entries(self) -> list[dict[str, Any]]:
         """The report's entries of all cases that are done or have failed, in the order of the cases."""
@@ -127,8 +131,7 @@ class CohortRun:
             return "interrupted" if status in (STARTED, LOST) else "failed before"
         if record.get("settings") != self._digest:
             return "with other settings"
-        now = (os.path.abspath(case.path), input_state(case.files))
-        if (record.get("input"), record.get("input_state")) != now:
+        if record.get("input_state") != input_state(case.files):
             return "with another image"
         if not all((self._folder / file).is_file() for file in record["outputs"].values()):
             return "without all results"
@@ -138,11 +141,13 @@ class CohortRun:
         details = dict(event.details)
         for kind, value in details.pop("peak_memory_mib", {}).items():
             self._peaks[kind] = max(self._peaks.get(kind, 0.0), value)
+        paths = [*event.case.files, *event.case.output_paths().values()]
+        details |= {key: without_folders(details[key], paths) for key in _TEXTS if key in details}
         return {
             "case": event.case.name,
             "status": event.status,
             "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-            "input": os.path.abspath(event.case.path),
+            "input": file_names(event.case.files),
             "input_state": state,
             "settings": self._digest,
             "engine": self.engine.name,
@@ -153,12 +158,8 @@ class CohortRun:
 
     def _entry(self, case: Case) -> dict[str, Any]:
         record = self._records[case.name]
-        entry: dict[str, Any] = {"input": str(case.path)}
-        if case.others:
-            entry["input"] = [str(file) for file in case.files]
+        entry = {"case": case.name, "input": file_names(case.files)}
         entry |= {key: record[key] for key in _REPORTED if key in record}
-        if "outputs" in entry:
-            entry["outputs"] = {kind: str(self._folder / file) for kind, file in entry["outputs"].items()}
         return entry | ({"resumed": True} if case.name in self._earlier else {})
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import medsegdiff
+from medsegdiff.files import sha256_of
 
 
 def settings_digest(
@@ -29,13 +30,13 @@ def settings_digest(
     from medsegdiff.inferers.predictor import CONFIG
 
     members = [
-        {**member, "weights": [_digest(file) for file in _weights_files(Path(member["weights"]))]}
+        {**member, "weights": [sha256_of(file) for file in _weights_files(Path(member["weights"]))]}
         for member in settings["members"]
     ]
     facts = {
         **{key: value for key, value in settings.items() if key != "device"},
         "members": members,
-        "config": _digest(bundle / CONFIG),
+        "config": sha256_of(bundle / CONFIG),
         "kinds": list(kinds),
         "output_format": output_format,
         "medsegdiff": medsegdiff.__version__,
@@ -48,11 +49,3 @@ def _weights_files(weights: Path) -> list[Path]:
     from medsegdiff.methods import spec_path
 
     return [weights, Path(spec_path(weights))]
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

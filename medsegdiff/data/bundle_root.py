@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import medsegdiff
+from medsegdiff.data.bundle_metadata import METADATA
 from medsegdiff.errors import DataError
-
-METADATA = Path("configs") / "metadata.json"
 
 
 def find_bundle_root(task: str, *, arguments: Sequence[str] | None = None) -> str:

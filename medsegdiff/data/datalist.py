@@ -187,6 +187,15 @@ def _from_dataset_json(folder: Path) -> list[Item]:
     return list(items.values())
 
 
+def dataset_description(dataset_dir: str | Path) -> dict[str, Any]:
+    """The content of the `dataset.json` of a folder, empty where it has none.
+
+    Raises:
+        DataError: it cannot be read as the object of an MSD task.
+    """
+    return _dataset_json(Path(dataset_dir))
+
+
 def _dataset_json(folder: Path) -> dict[str, Any]:
     path = folder / DATASET_FILE
     if not path.is_file():

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from medsegdiff.data.writer import write_images
 from medsegdiff.errors import DataError
+from medsegdiff.notice import short_notice
 
 
 class GridWriter(ImageWriter):
@@ -62,4 +63,4 @@ class GridWriter(ImageWriter):
             msg = f"{filename}: there is nothing to write; call set_data_array first"
             raise DataError(msg)
         super().write(filename, verbose=verbose)
-        write_images({Path(filename): self.array}, affine=self.affine, like=self.like)
+        write_images({Path(filename): self.array}, affine=self.affine, like=self.like, description=short_notice())

@@ -34,7 +34,12 @@ written_whole = functools.partial(files.written_whole, advice="free space, or na
 
 
 def write_nifti(
-    array: NDArray[Any], path: str | Path, *, affine: NDArray[np.floating], like: str | Path | None = None
+    array: NDArray[Any],
+    path: str | Path,
+    *,
+    affine: NDArray[np.floating],
+    like: str | Path | None = None,
+    description: str = "",
 ) -> None:
     """Write a NIfTI file, whole or not at all.
 
@@ -45,6 +50,7 @@ def write_nifti(
         path: ends in .nii or .nii.gz; a file that is there is replaced.
         affine: (4, 4), from voxel index to millimetres in RAS.
         like: a NIfTI file on the same grid whose sform, qform, their codes and unit are kept bit for bit.
+        description: for the header, at most 79 bytes.
 
     Raises:
         DataError: the file cannot be written.
@@ -52,7 +58,7 @@ def write_nifti(
     path = Path(path)
     channels = np.moveaxis(array, -1, 0) if array.ndim > 3 else array[None]
     with written_whole(path) as partial:
-        _save_nifti(channels, partial, suffix=image_suffix(path), affine=affine, like=like)
+        _save_nifti(channels, partial, image_suffix(path), affine=affine, like=like, description=description)
 
 
 def write_images(
@@ -61,6 +67,7 @@ def write_images(
     affine: NDArray[np.floating],
     like: str | Path | None = None,
     others: Mapping[Path, Callable[[Path], None]] | None = None,
+    description: str = "",
 ) -> None:
     """Write the results of one case: all files, or none.
 
@@ -73,6 +80,7 @@ def write_images(
         affine: (4, 4), from voxel index to millimetres in RAS; not used for pictures.
         like: the image that they belong to, see `write_nifti`; only a NIfTI file is looked at.
         others: files of other formats, each by what writes it to the path that it is given.
+        description: for the header of NIfTI files, at most 79 bytes, and for the text of PNG and TIFF.
 
     Raises:
         DataError: a file cannot be written.
@@ -83,9 +91,9 @@ def write_images(
             partial = stack.enter_context(written_whole(path))
             suffix = image_suffix(path)
             if suffix in PICTURE_SUFFIXES:
-                _save_picture(channels, partial, suffix=suffix)
+                _save_picture(channels, partial, suffix, description=description)
             else:
-                _save_nifti(channels, partial, suffix=suffix, affine=affine, like=like)
+                _save_nifti(channels, partial, suffix, affine=affine, like=like, description=description)
         for path, write in (others or {}).items():
             write(stack.enter_context(written_whole(path)))
 
@@ -109,13 +117,20 @@ def make_folder(path: str | Path) -> Path:
 
 
 def _save_nifti(
-    channels: Channels, path: Path, *, suffix: str | None, affine: NDArray[np.floating], like: str | Path | None
+    channels: Channels,
+    path: Path,
+    suffix: str | None,
+    *,
+    affine: NDArray[np.floating],
+    like: str | Path | None,
+    description: str,
 ) -> None:
     volumes = (_volume(channels[index]) for index in range(len(channels)))  # each made when it is taken
     volume = next(volumes)
     header = nibabel.Nifti1Header()
     header.set_data_dtype(volume.dtype)
     header.set_xyzt_units("mm")
+    header["descrip"] = description.encode()
     model: Any = nibabel.load(like) if like is not None and image_suffix(like) in NIFTI_SUFFIXES else None
     if model is not None and np.allclose(model.affine, affine, atol=1e-3):
         for field in _GRID_FIELDS:
@@ -157,15 +172,22 @@ def _volume(channel: NDArray[Any]) -> NDArray[Any]:
     return channel.reshape(*channel.shape, *[1] * (3 - channel.ndim))
 
 
-def _save_picture(channels: Channels, path: Path, *, suffix: str) -> None:
+def _save_picture(channels: Channels, path: Path, suffix: str, *, description: str) -> None:
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     first, *rest = [
         Image.fromarray(np.ascontiguousarray(_storable(channels[index]).T)) for index in range(len(channels))
     ]
     # Asked for several pages, the PNG writer would make an animation of a single one.
-    pages: dict[str, Any] = {"save_all": True, "append_images": rest} if rest else {}
-    first.save(path, format=Image.registered_extensions()[suffix], **pages)
+    options: dict[str, Any] = {"save_all": True, "append_images": rest} if rest else {}
+    kind = Image.registered_extensions()[suffix]
+    if description and kind == "PNG":
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_text("Description", description)
+    elif description and kind == "TIFF":
+        options["description"] = description
+    first.save(path, format=kind, **options)
 
 
 def _storable(array: NDArray[Any]) -> NDArray[Any]:

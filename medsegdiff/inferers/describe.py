@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from medsegdiff.data.bundle_metadata import bundle_name, read_metadata
+from medsegdiff.files import sha256_of
 from medsegdiff.inferers.ensemble import EnsembleSegmenter
 from medsegdiff.inferers.slicewise import Segmenter
 from medsegdiff.methods import RunSpec, spec_path
+from medsegdiff.methods.training_data import weights_training_data
 
 
 def describe_members(network: Segmenter, weights: str | Sequence[str]) -> list[dict[str, Any]]:
@@ -31,6 +35,38 @@ def describe_fusion(network: Segmenter) -> dict[str, Any]:
     if not isinstance(network, EnsembleSegmenter):
         return {}
     return {"fusion": network.fusion} | ({"fuse_draws": True} if network.fuse_draws else {})
+
+
+def describe_model(bundle: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Which model it is, without any path: what a report and a page name.
+
+    Args:
+        bundle: its folder.
+        settings: of a `BundlePredictor`.
+
+    Returns:
+        Name and version of the bundle, and "members": of each the weights' file name and SHA-256, method, size, and
+        what it was trained on, see `weights_training_data`.
+
+    Raises:
+        MedSegDiffError: metadata, or a `model.json`, that cannot be read.
+    """
+    metadata = read_metadata(bundle)
+    members = [
+        {
+            "weights": Path(member["weights"]).name,
+            "sha256": sha256_of(Path(member["weights"])),
+            "method": member["method"],
+            "size": member["size"],
+            "training_data": weights_training_data(member["weights"]),
+        }
+        for member in settings["members"]
+    ]
+    return {
+        "bundle": bundle_name(bundle, metadata),
+        "version": str(metadata.get("version") or "unknown"),
+        "members": members,
+    }
 
 
 def sampling_settings(network: Segmenter, weights: str | Sequence[str], seed: int) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class RunSpec:
         steps: number of visited time steps.
         draws: number of segmentations averaged.
         split: name of the split that it was trained on.
+        training_data: what it was trained on, see `medsegdiff.methods.training_data`; None where nobody says.
         version: of the package that wrote it.
 
     Raises:
@@ -61,6 +62,7 @@ class RunSpec:
     steps: int = 5
     draws: int = 1
     split: str | None = None
+    training_data: list[dict[str, str]] | None = None
     version: str = __version__
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ import medsegdiff
 from medsegdiff.cli.main import app
 from medsegdiff.inferers.predictor import BundlePredictor
 from medsegdiff.methods import get_method, load_segmenter
+from medsegdiff.methods.training_data import in_words, weights_training_data
 
 BUNDLES = ("hippocampus", "brats", "amos_ct", "prostate_mr", "cxr", "monuseg", "muscle_us", "vaihingen")
 COPIES = ("train.json", "metadata.json", "logging.conf")
@@ -118,6 +119,13 @@ def test_the_metadata_agree_with_the_package_and_the_configuration(bundle, metad
     assert image["num_channels"] == len(image["channel_def"]) == parser.get_parsed_content("spec#in_channels")
     assert image["spatial_shape"] == parser.get_parsed_content("roi_size")
     assert list(pred["channel_def"].values()) == parser.get_parsed_content("class_names")
+
+
+def test_shipped_weights_say_what_they_were_trained_on(bundle, metadata):
+    weights = sorted(path for path in (bundle / "models").glob("*.pt"))
+    assert ("training_data" in metadata) == bool(weights)
+    for path in weights:
+        assert "not stated" not in in_words(weights_training_data(path))
 
 
 def test_training_inference_and_evaluation_agree(bundle):

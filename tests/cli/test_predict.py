@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 
@@ -15,6 +16,7 @@ from medsegdiff.cohort.manifest import MANIFEST_NAME
 from medsegdiff.data import writer
 from medsegdiff.inferers.predictor import BundlePredictor
 from medsegdiff.methods import RunSpec, build_segmenter, save_weights
+from medsegdiff.notice import RESEARCH_ONLY
 
 ROTATED = np.array([[0, -1, 0, 10], [0.8, 0, 0.6, -7], [0.6, 0, -0.8, 3], [0, 0, 0, 1.0]])
 
@@ -61,6 +63,27 @@ def test_the_report_tells_what_was_done(predict, save_image, tmp_path, tiny_bund
     image = save_image(tmp_path / "a.nii.gz")
     predict(image, "--steps", 2, "--sampler", "ddim", "--seed", 5, "--amp", "off")
     report = _report(tmp_path / "out")
+    assert report["notice"] == RESEARCH_ONLY
+    weights = tiny_bundle / "models" / "model.pt"
+    assert report["model"] == {
+        "bundle": "hippocampus",
+        "version": json.loads((tiny_bundle / "configs" / "metadata.json").read_text())["version"],
+        "members": [
+            {
+                "weights": "model.pt",
+                "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+                "method": "recycling",
+                "size": "small",
+                "training_data": [
+                    {
+                        "name": "Medical Segmentation Decathlon, Task04 Hippocampus",
+                        "licence": "CC BY-SA 4.0",
+                        "url": "http://medicaldecathlon.com",
+                    }
+                ],
+            }
+        ],
+    }
     assert set(report["versions"]) == {"medsegdiff", "monai", "torch", "python"}
     assert report["settings"]["seed"] == 5
     assert report["settings"]["members"] == [
@@ -77,10 +100,10 @@ def test_the_report_tells_what_was_done(predict, save_image, tmp_path, tiny_bund
     assert (report["engine"], report["workers"]) == ("in-process", 1)
     assert report["peak_memory_mib"]["process"] > 0
     [case] = report["cases"]
-    assert (case["input"], case["status"]) == (str(image), "done")
-    assert case["outputs"] == {"label": str(tmp_path / "out" / "a.nii.gz")}
+    assert (case["case"], case["input"], case["status"]) == ("a", "a.nii.gz", "done")
+    assert case["outputs"] == {"label": "a.nii.gz"}
     assert list(case["stage_seconds"]) == ["read", "preprocess", "sample", "restore", "write"]
-    label = nibabel.load(case["outputs"]["label"]).get_fdata()
+    label = nibabel.load(tmp_path / "out" / "a.nii.gz").get_fdata()
     for number, name in enumerate(("anterior", "posterior"), start=1):
         voxels = int((label == number).sum())
         assert case["volumes"][name] == {"voxels": voxels, "ml": pytest.approx(voxels * 2 / 1000)}
@@ -167,8 +190,9 @@ def test_a_bad_file_is_reported_in_a_line_and_the_rest_goes_on(predict, save_ima
     assert _names(tmp_path / "out") == ["good.nii.gz", "report.json"]
     report = _report(tmp_path / "out")
     assert (report["done"], report["failed"]) == (1, 1)
-    assert {case["input"]: case["status"] for case in report["cases"]} == {str(bad): "failed", str(good): "done"}
-    assert [f"error: {case['error']}" for case in report["cases"] if "error" in case] == [line]
+    assert {case["input"]: case["status"] for case in report["cases"]} == {bad.name: "failed", good.name: "done"}
+    [error] = [case["error"] for case in report["cases"] if "error" in case]
+    assert error == line.removeprefix("error: ").replace(f"{tmp_path}/", "")
 
 
 def _foreign_weights(folder):
@@ -329,7 +353,7 @@ class DefectiveEngine:
     closed = False
 
     def start(self, most):
-        weights = {"weights": str(self.weights), "method": "recycling", "sampler": "ddpm"}
+        weights = {"weights": str(self.weights), "method": "recycling", "size": "small", "sampler": "ddpm"}
         return {"members": [weights], "seed": 0}
 
     def work(self, cases):

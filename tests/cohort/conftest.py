@@ -81,7 +81,12 @@ def fake_loader(tmp_path) -> Callable[..., Callable[[], Any]]:
                 os.kill(os.getpid(), signal.SIGKILL)
             members = [{"weights": str(log.parent / "bundle" / "model.pt"), "method": "fake"}]
             settings = {"members": members, "seed": seed, "device": "cpu", "threads": threads}
-            return SimpleNamespace(settings=settings, class_names=["background", "organ"], predict=predict)
+            return SimpleNamespace(
+                settings=settings,
+                class_names=["background", "organ"],
+                predict=predict,
+                bundle_dir=log.parent / "bundle",
+            )
 
         return load
 

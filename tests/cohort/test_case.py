@@ -12,6 +12,7 @@ import pydicom
 import pytest
 import torch
 
+import medsegdiff
 from medsegdiff.cohort.case import Case, name_cases, segment_case
 from medsegdiff.data.dicom.folder import read_folder
 from medsegdiff.errors import DataError
@@ -40,7 +41,7 @@ def _predictor(variance=None, error=None):
             steps=(5, 4),
         )
 
-    return SimpleNamespace(predict=predict, class_names=["background", "organ"])
+    return SimpleNamespace(predict=predict, class_names=["background", "organ"], bundle_dir=Path("organs"))
 
 
 def test_results_are_called_after_the_case_and_of_the_kind_of_its_image(tmp_path):
@@ -136,6 +137,8 @@ def test_all_results_are_written_but_the_variance_of_one_draw(tmp_path, draws):
     assert list(entry["stage_seconds"]) == ["sample", "write"] and entry["stage_seconds"]["sample"] == 1.235
     assert nibabel.load(case.output_paths()["probabilities"]).shape == (4, 3, 2, 2)
     np.testing.assert_array_equal(nibabel.load(case.output_paths()["label"]).affine, AFFINE)
+    notes = {bytes(nibabel.load(path).header["descrip"].item()) for path in case.folder.iterdir()}
+    assert notes == {f"research use only; medsegdiff {medsegdiff.__version__} organs".encode()}
 
 
 def test_only_the_results_that_are_asked_for_are_made(tmp_path):

@@ -9,6 +9,7 @@ from monai.transforms import SaveImaged
 
 from medsegdiff.data.image_writer import GridWriter
 from medsegdiff.errors import DataError
+from medsegdiff.notice import short_notice
 
 AFFINE = np.diag([0.8, 0.9, 2.5, 1.0])
 
@@ -36,6 +37,7 @@ def test_monai_saves_through_it_with_the_header_of_the_original(tmp_path):
     np.testing.assert_array_equal(saved.get_fdata(), result[0])
     np.testing.assert_array_equal(saved.affine, nibabel.load(tmp_path / "case.1.nii.gz").affine)
     assert int(saved.header["sform_code"]) == 4
+    assert saved.header["descrip"].item() == short_notice().encode()
 
 
 def test_channels_go_to_the_last_axis(tmp_path):

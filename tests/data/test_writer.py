@@ -137,9 +137,9 @@ def test_nothing_is_left_when_writing_fails_in_the_middle(tmp_path, monkeypatch)
     (tmp_path / "old.nii.gz").write_bytes(b"a result of before")
     save, calls = writer._save_nifti, []
 
-    def fail_at_the_second(array, path, **options):
+    def fail_at_the_second(array, path, *args, **options):
         calls.append(path)
-        save(array, path, **options)
+        save(array, path, *args, **options)
         if len(calls) == 2:
             raise OSError(28, os.strerror(28))
 
@@ -180,3 +180,14 @@ def test_a_folder_without_permission_is_refused(tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(DataError, match=r"results cannot be written there \(Permission denied\)"):
         make_folder(tmp_path / "locked")
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".png", ".tif"])
+def test_the_description_stands_in_the_file(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    write_images({path: _label((5, 4))[None]}, affine=AFFINE, description="for research")
+    if suffix == ".nii.gz":
+        assert nibabel.load(path).header["descrip"].item() == b"for research"
+        return
+    with Image.open(path) as picture:
+        assert (picture.text["Description"] if suffix == ".png" else picture.tag_v2[270]) == "for research"

@@ -22,7 +22,6 @@ from monailabel.utils.async_tasks.utils import background_executors, processes, 
 from medsegdiff import __version__
 from medsegdiff.apps.label.bundles import ServedBundle, find_bundles
 from medsegdiff.apps.label.dicom_store import CheckedDicomStore
-from medsegdiff.apps.label.environment import RESEARCH_ONLY
 from medsegdiff.apps.label.errors import unknown
 from medsegdiff.apps.label.infer_tasks import FILES, tasks_of
 from medsegdiff.apps.label.logs import note_defect
@@ -34,6 +33,7 @@ from medsegdiff.apps.label.store import CheckedStore
 from medsegdiff.apps.label.strategies import MostUncertain
 from medsegdiff.apps.label.training import FineTuning
 from medsegdiff.errors import USER_ERROR_EXIT_CODE, DataError, SpecError, find_user_error, one_line
+from medsegdiff.notice import RESEARCH_ONLY
 
 logger = logging.getLogger(__name__)
 

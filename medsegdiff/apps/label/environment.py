@@ -9,8 +9,6 @@ from pathlib import Path
 
 from medsegdiff.errors import SpecError
 
-RESEARCH_ONLY = "Research use only; not a medical device."
-
 
 def require_monailabel() -> None:
     """Make sure that MONAI Label is installed, and make it importable.

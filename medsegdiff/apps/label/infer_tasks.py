@@ -12,11 +12,12 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
 from medsegdiff.apps.label.bundles import ServedBundle
-from medsegdiff.apps.label.environment import RESEARCH_ONLY
 from medsegdiff.apps.label.options import SamplingOptions, read_choice
 from medsegdiff.apps.label.predictors import Predictors, Segmented
 from medsegdiff.apps.label.results import write_result
 from medsegdiff.errors import SpecError
+from medsegdiff.methods.training_data import in_words, weights_training_data
+from medsegdiff.notice import RESEARCH_ONLY
 
 FILES = "files"
 """Key of a request under which the app puts the files of the image."""
@@ -109,7 +110,7 @@ class BundleTask(InferTask):
             "notice": RESEARCH_ONLY,
             "bundle": self.bundle.name,
             "version": self.bundle.metadata.get("version"),
-            "training_data": self.bundle.metadata.get("data_source"),
+            "training_data": in_words(weights_training_data(segmented.weights)),
             "weights": self.bundle.weights.name_of(segmented.weights),
             "steps": list(prediction.steps),
             "draws": options.draws,

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medsegdiff.apps.label.bundles import own_bundles
-from medsegdiff.apps.label.environment import RESEARCH_ONLY, require_monailabel
+from medsegdiff.apps.label.environment import require_monailabel
 from medsegdiff.apps.label.logs import WithoutNames, quiet
 from medsegdiff.data.writer import make_folder
 from medsegdiff.errors import DataError
+from medsegdiff.notice import RESEARCH_ONLY
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -13,7 +13,6 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.train import TrainTask
 
 from medsegdiff.apps.label.bundles import ServedBundle
-from medsegdiff.apps.label.environment import RESEARCH_ONLY
 from medsegdiff.apps.label.options import LARGEST_SEED, read_choice, read_fraction, read_number
 from medsegdiff.apps.label.segmentations import NAMES
 from medsegdiff.apps.label.weights import BETTER, WEIGHTS
@@ -24,6 +23,7 @@ from medsegdiff.data.splits import three_way, write_json, write_split
 from medsegdiff.errors import DataError, plain_user_errors
 from medsegdiff.handlers.run_checkpoint import CHECKPOINT_NAME
 from medsegdiff.methods import RunSpec
+from medsegdiff.notice import RESEARCH_ONLY
 
 logger = logging.getLogger(__name__)
 
@@ -226,7 +226,7 @@ def _write_cases(run: Path, items: Sequence[dict[str, Any]], *, share: float, se
     names = [case_name(item["label"]) for item in items]
     validation = min(len(names) - 1, max(1, round(share * len(names))))
     parts = three_way(names, training=len(names) - validation, validation=validation, test=0, seed=seed)
-    write_json(run / DATASET_FILE, {"training": list(items)})
+    write_json(run / DATASET_FILE, {"name": "labels of this server", "training": list(items)})
     write_split(run / SPLIT_FILE, parts, seed=seed)
     return parts
 

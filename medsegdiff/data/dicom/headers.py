@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medsegdiff.data.dicom.frames import Frame, frames_of
-from medsegdiff.data.dicom.versions import lenient
-from medsegdiff.errors import DataError, one_line
+from medsegdiff.data.dicom.versions import lenient, without_quotes
+from medsegdiff.errors import DataError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -113,7 +113,7 @@ def read_header(path: Path) -> Header | None:
     except DataError:
         raise
     except READ_ERRORS as error:
-        raise _damaged(path, one_line(error) or type(error).__name__) from error
+        raise _damaged(path, without_quotes(str(error)) or type(error).__name__) from error
 
 
 def _read_header(path: Path) -> Header | None:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from medsegdiff.data.dicom.frames import Frame
 from medsegdiff.data.dicom.grid import Grid
 from medsegdiff.data.dicom.headers import READ_ERRORS
-from medsegdiff.data.dicom.versions import apply_modality_table, has_decoder, lenient, save_dicom
-from medsegdiff.errors import DataError, one_line
+from medsegdiff.data.dicom.versions import apply_modality_table, has_decoder, lenient, save_dicom, without_quotes
+from medsegdiff.errors import DataError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -120,7 +120,7 @@ def _decoded(frame: Frame) -> NDArray[Any]:
     except (*READ_ERRORS, RuntimeError) as error:
         reason = next(reversed(str(error).strip().splitlines()), type(error).__name__)
         msg = (
-            f"got pixels that cannot be decoded in {frame.name} ({one_line(Exception(reason))}); allowed are "
+            f"got pixels that cannot be decoded in {frame.name} ({without_quotes(reason)}); allowed are "
             f"undamaged files, {_ALLOWED}; export it again"
         )
         raise DataError(msg) from error

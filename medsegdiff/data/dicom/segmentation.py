@@ -18,13 +18,13 @@ from medsegdiff.data.dicom.segments import Code, Segment
 from medsegdiff.data.dicom.source import Source
 from medsegdiff.data.dicom.versions import lenient, save_dicom
 from medsegdiff.errors import DataError
+from medsegdiff.notice import RESEARCH_ONLY
 
 if TYPE_CHECKING:
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.seg import Segmentation, SegmentDescription
     from pydicom import Dataset
 
-RESEARCH_ONLY = "Research use only; not a medical device"
 _LONGEST = 64  # characters of a DICOM name (LO)
 _SERIES_NUMBER = 1000  # is added to that of the images, so that the segmentation is listed behind them
 
@@ -158,7 +158,7 @@ def _description(
     if segment.modifier is not None:
         kind = description.SegmentedPropertyTypeCodeSequence[0]
         kind.SegmentedPropertyTypeModifierCodeSequence = [_coded(segment.modifier)]
-    description.SegmentDescription = f"{segment.description or segment.label}. {RESEARCH_ONLY}."
+    description.SegmentDescription = f"{segment.description or segment.label}. {RESEARCH_ONLY}"
     description.RecommendedDisplayCIELabValue = _cielab(segment.rgb)
     return description
 

@@ -24,15 +24,13 @@ under its name: valid DICOM that claims nothing.
 from __future__ import annotations
 
 import colorsys
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from medsegdiff.errors import DataError, SpecError
+from medsegdiff.data.bundle_metadata import METADATA
+from medsegdiff.errors import SpecError
 
-METADATA = Path("configs") / "metadata.json"
 ENTRY = "segments"
 _CATEGORY, _TYPE = "SegmentedPropertyCategoryCodeSequence", "SegmentedPropertyTypeCodeSequence"
 _MODIFIER, _REGION = "SegmentedPropertyTypeModifierCodeSequence", "AnatomicRegionSequence"
@@ -87,7 +85,7 @@ def bundle_segments(metadata: Mapping[str, Any], class_names: Sequence[str]) -> 
     """The segments of all classes but the background, in their order.
 
     Args:
-        metadata: of the bundle, see `read_metadata`.
+        metadata: of the bundle, see `medsegdiff.data.bundle_metadata`.
         class_names: background first.
 
     Raises:
@@ -95,23 +93,6 @@ def bundle_segments(metadata: Mapping[str, Any], class_names: Sequence[str]) -> 
     """
     entries = metadata.get(ENTRY, {})
     return [class_segment(name, entries.get(name), number) for number, name in enumerate(class_names[1:])]
-
-
-def read_metadata(bundle: Path) -> dict[str, Any]:
-    """The metadata of a bundle, empty where it has none.
-
-    Raises:
-        DataError: they cannot be read.
-    """
-    path = bundle / METADATA
-    if not path.is_file():
-        return {}
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        msg = f"{path} cannot be read as JSON ({error}); mend it, or take the bundle's own"
-        raise DataError(msg) from error
-    return metadata if isinstance(metadata, dict) else {}
 
 
 def class_segment(name: str, entry: Any, number: int) -> Segment:

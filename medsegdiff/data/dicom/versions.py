@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
@@ -51,6 +52,11 @@ def save_dicom(dataset: Dataset, path: Path) -> None:
         dataset.save_as(path, write_like_original=False)
     else:
         dataset.save_as(path, enforce_file_format=True)
+
+
+def without_quotes(message: str) -> str:
+    """What a library says, on one line and without what it quotes from a header, such as a patient's name."""
+    return re.sub(r"(['\"]).*\1", "…", " ".join(message.split()))
 
 
 @contextlib.contextmanager

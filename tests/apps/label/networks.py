@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from medsegdiff.data.bundle_config import INFERENCE_CONFIG, read_bundle_config
-from medsegdiff.data.bundle_root import METADATA
+from medsegdiff.data.bundle_metadata import METADATA
 from medsegdiff.methods import RunSpec, build_segmenter, save_weights
 
 

@@ -11,10 +11,11 @@ import pytest
 
 import medsegdiff
 from medsegdiff.data.dicom.folder import read_folder
-from medsegdiff.data.dicom.segmentation import RESEARCH_ONLY, Producer, write_segmentation
+from medsegdiff.data.dicom.segmentation import Producer, write_segmentation
 from medsegdiff.data.dicom.segments import ANATOMY, Code, Segment
 from medsegdiff.data.dicom.source import read_source
 from medsegdiff.errors import DataError
+from medsegdiff.notice import RESEARCH_ONLY
 from tests.data.dicom.segmentations import FRAME_OF_REFERENCE, places_of, voxels_of, voxels_on_grid
 from tests.data.dicom.synthetic import (
     AXIAL,

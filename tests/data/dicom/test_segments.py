@@ -6,8 +6,9 @@ import pydicom
 import pytest
 from pydicom.sr._concepts_dict import concepts
 
-from medsegdiff.data.dicom.segments import ANATOMY, TISSUE, Code, bundle_segments, read_metadata
-from medsegdiff.errors import DataError, SpecError
+from medsegdiff.data.bundle_metadata import read_metadata
+from medsegdiff.data.dicom.segments import ANATOMY, TISSUE, Code, bundle_segments
+from medsegdiff.errors import SpecError
 
 NAMES = ["background", "spleen", "liver"]
 
@@ -66,14 +67,6 @@ def test_colours_of_many_classes_differ():
 def test_an_entry_that_is_no_segment_is_refused_by_name(entry, message):
     with pytest.raises(SpecError, match=f"segments, 'spleen': .*{message}"):
         bundle_segments({"segments": {"spleen": entry}}, NAMES)
-
-
-def test_a_bundle_without_metadata_has_none_and_damaged_ones_are_refused(tmp_path):
-    assert read_metadata(tmp_path) == {}
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "metadata.json").write_text("{")
-    with pytest.raises(DataError, match=r"metadata\.json cannot be read as JSON"):
-        read_metadata(tmp_path)
 
 
 # Aerial pictures are of no patient.
