@@ -28,7 +28,7 @@ from medsegdiff.data.dicom.annotation import SEGMENTATION, read_annotation, read
 from medsegdiff.data.dicom.folder import find_grid, read_folder
 from medsegdiff.data.dicom.grid import Grid
 from medsegdiff.data.dicom.headers import NO_IMAGES
-from medsegdiff.data.dicom.versions import lenient
+from medsegdiff.data.dicom.versions import lenient, save_dicom
 from medsegdiff.data.reading import read_image
 from medsegdiff.data.writer import write_nifti
 from medsegdiff.errors import DataError, SpecError
@@ -40,6 +40,8 @@ _STUDY, _SERIES, _MODALITY, _DESCRIPTION = "0020000D", "0020000E", "00080060", "
 _MADE = ("00080023", "00080033")
 _MADE_FROM = "SeriesInstanceUID"
 _REFERENCES = "00081115"
+# Else a store is to decompress what it has compressed, which not every one can.
+_AS_STORED = (("application/dicom", "*"),)
 _UNFIT = ".unfit"  # of an empty file in the cache, beside the place of a series that cannot be used
 # What a viewer shows of the next case. Whose it is, it knows from the store itself.
 _TOLD = {"StudyDate": "00080020", "StudyTime": "00080030", "Modality": _MODALITY, "StudyInstanceUID": _STUDY}
@@ -93,10 +95,10 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
             if not file.exists():
                 try:
                     voxels, affine = read_folder(folder)
-                except DataError:
+                except DataError as error:
                     shutil.rmtree(folder)
                     unfit.touch()
-                    raise
+                    raise DataError(str(error).replace(str(folder), f"series {image_id}")) from error
                 unfit.unlink(missing_ok=True)
                 write_nifti(voxels.astype(np.float32), file, affine=affine)
                 self.refresh()
@@ -282,17 +284,20 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
 
     def _fetch(self, series: str, folder: Path) -> None:
         """Fetch the files of a series: all of them, or none."""
-        from monailabel.datastore.utils.dicom import dicom_web_download_series
-
         with self._fetching:
             if folder.is_dir():  # another thread was first
                 return
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _answering(), lenient(), tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as scratch:
+                found = self._client.search_for_series(search_filters={"SeriesInstanceUID": series})
+                study = next(_value(one, _STUDY) for one in found if _value(one, _SERIES) == series)
                 files = Path(scratch) / "files"
-                dicom_web_download_series(None, series, str(files), self._client, self._fetch_by_frame)
+                files.mkdir()
+                fetched = self._client.retrieve_series(study, series, media_types=_AS_STORED)
+                for number, dataset in enumerate(fetched):  # what the files call themselves is no name for a file
+                    save_dicom(dataset, files / f"{number}.dcm")
                 with contextlib.suppress(FileExistsError):  # another process was first
-                    shutil.move(files, folder)
+                    files.rename(folder)
 
     def _store(self, label: Path, image_id: str, info: Mapping[str, Any]) -> str:
         """Send a label to the store; UID of its series."""
@@ -349,11 +354,15 @@ def _value(attributes: Mapping[str, Any], tag: str) -> str:
 
 @contextmanager
 def _answering() -> Iterator[None]:
-    """Say in one line that a DICOM store does not answer."""
+    """Say in one line that a DICOM store does not answer, or with an error."""
     import requests
 
     try:
         yield
+    except requests.HTTPError as error:
+        status = getattr(error.response, "status_code", "unknown")
+        msg = f"the DICOM store refuses what it is asked for (HTTP status {status}); look into its log"
+        raise DataError(msg) from error
     except requests.RequestException as error:
         msg = f"the DICOM store does not answer ({type(error).__name__}); check its address and that it runs"
         raise DataError(msg) from error

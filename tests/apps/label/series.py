@@ -23,17 +23,17 @@ def smooth(seed: int, shape: tuple[int, int, int] = (24, 20, 12)) -> np.ndarray:
 
 def brain(number: int, description: str = "", *, study: int | None = None, **attributes: object) -> list[Dataset]:
     """An oblique MR series of blobs."""
-    return slices(
-        places(np.arange(12) * 1.5, OBLIQUE),
-        orientation=OBLIQUE,
-        spacing=(1.0, 1.2),
-        volume=smooth(number),
-        SeriesInstanceUID=f"{ROOT}.{number}",
-        StudyInstanceUID=f"{ROOT}.9{number if study is None else study}",
-        FrameOfReferenceUID=f"{ROOT}.8{number if study is None else study}",
-        SeriesDescription=description,
-        **{**PATIENT, **attributes},
-    )
+    of = number if study is None else study
+    about = {
+        **PATIENT,
+        "SeriesInstanceUID": f"{ROOT}.{number}",
+        "StudyInstanceUID": f"{ROOT}.9{of}",
+        "FrameOfReferenceUID": f"{ROOT}.8{of}",
+        "SeriesDescription": description,
+        **attributes,
+    }
+    positions = places(np.arange(12) * 1.5, OBLIQUE)
+    return slices(positions, orientation=OBLIQUE, spacing=(1.0, 1.2), volume=smooth(number), **about)
 
 
 def defective() -> dict[str, list[Dataset]]:
@@ -43,7 +43,7 @@ def defective() -> dict[str, list[Dataset]]:
     found = {
         "gantry tilt": (tilted, {}),
         "1 missing slice": (places(np.delete(np.arange(7) * 2.0, 3)), {}),
-        "irregular": (places([0, 2, 4.7, 6, 8, 10.9]), {}),
+        "uneven slice spacing": (places([0, 2, 4.7, 6, 8, 10.9]), {}),
         "several orientations": (
             places(HEIGHTS),
             {"ImageOrientationPatient": [[f"{one:g}" for one in turn.ravel()] for turn in turned]},

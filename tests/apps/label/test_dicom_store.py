@@ -57,7 +57,7 @@ class FakeClient:
             if wanted in (None, uid) and modality_wanted in (None, modality)
         ]
 
-    def retrieve_series(self, study, series):
+    def retrieve_series(self, study, series, media_types=None):
         self.fetched.append(series)
         return self.series[series][0]
 
@@ -152,7 +152,7 @@ def test_a_series_that_could_not_be_fetched_whole_is_fetched_again(store, client
     broken = SimpleNamespace()  # as if the disk were full after the first file
     whole = client.series[f"{STUDY}.1"][0]
     monkeypatch.setitem(client.series, f"{STUDY}.1", ([whole[0], broken], "MR", ""))
-    with pytest.raises(TypeError):
+    with pytest.raises(AttributeError):
         store.get_image_uri(f"{STUDY}.1")
     monkeypatch.undo()
     assert read_image(store.get_image_uri(f"{STUDY}.1")).array.shape == (5, 4, 3)
@@ -182,6 +182,24 @@ def test_a_store_that_does_not_answer_is_told_without_what_was_asked(store, clie
     with pytest.raises(DataError, match="does not answer") as told:
         store.list_images()
     assert "Doe" not in str(told.value)
+
+
+def test_what_a_store_refuses_is_told_with_its_status(store, client, monkeypatch):
+    def refuse(*_arguments, **_options):
+        raise requests.HTTPError(response=SimpleNamespace(status_code=403))
+
+    monkeypatch.setattr(client, "retrieve_series", refuse)
+    with pytest.raises(DataError, match="HTTP status 403"):
+        store.get_image_uri(f"{STUDY}.1")
+
+
+def test_what_files_call_themselves_leads_nowhere(store, client, tmp_path):
+    uid, datasets = _series(4)
+    for number, one in enumerate(datasets):
+        one.SOPInstanceUID = f"../../../outside{number}"
+    client.add(uid, datasets)
+    assert read_image(store.get_image_uri(uid)).array.shape == (5, 4, 3)
+    assert not list(tmp_path.rglob("outside*"))
 
 
 def test_labels_that_do_not_fit_are_not_sent(store, client, tmp_path):
