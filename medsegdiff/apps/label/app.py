@@ -85,7 +85,6 @@ class LabelApp(MONAILabelApp):
             client=made._client,
             search_filter=made._search_filter,
             cache_path=settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or None,
-            fetch_by_frame=made._fetch_by_frame,
             convert_to_nifti=True,
             writer=SegmentationWriter(self.bundles),
         )
