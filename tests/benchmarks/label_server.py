@@ -1,4 +1,4 @@
-"""How long viewers wait for a running `medsegdiff label`: for a segmentation, for /info/ meanwhile, and for ten at once.
+"""How long viewers wait for a running `medsegdiff label`: for a segmentation, /info/ meanwhile, and ten at once.
 
 `python tests/benchmarks/label_server.py --image NAME [--model hippocampus] [--address URL] [--rounds 5]`
 

@@ -89,14 +89,14 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
             UnknownNameError: there is no such series.
             DataError: the store does not answer, or the series is not one regular volume of images.
         """
-        folder = self.series_folder(image_id)
-        file, unfit = (folder.with_name(f"{image_id}{suffix}") for suffix in (".nii.gz", _UNFIT))
         with self._fetching:
+            folder = self.series_folder(image_id)
+            file, unfit = (folder.with_name(f"{image_id}{suffix}") for suffix in (".nii.gz", _UNFIT))
             if not file.exists():
                 try:
                     voxels, affine = read_folder(folder)
                 except DataError as error:
-                    shutil.rmtree(folder)
+                    shutil.rmtree(folder, ignore_errors=True)
                     unfit.touch()
                     raise DataError(str(error).replace(str(folder), f"series {image_id}")) from error
                 unfit.unlink(missing_ok=True)
