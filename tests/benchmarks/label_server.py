@@ -1,4 +1,4 @@
-"""How long a viewer waits for a running `medsegdiff label`: for a segmentation, and for /info/ while one is made.
+"""How long viewers wait for a running `medsegdiff label`: for a segmentation, /info/ meanwhile, and ten at once.
 
 `python tests/benchmarks/label_server.py --image NAME [--model hippocampus] [--address URL] [--rounds 5]`
 
@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import httpx
 
 INFER_TARGET, INFO_TARGET = 5.0, 1.0
+AT_ONCE = 10
 
 
 def segment(arguments: argparse.Namespace) -> float:
@@ -37,6 +38,14 @@ def info_while(running: Future[float], arguments: argparse.Namespace) -> list[fl
     return waits
 
 
+def all_at_once(arguments: argparse.Namespace) -> float:
+    """Seconds until as many requests are all answered."""
+    started = time.perf_counter()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(segment, [arguments] * AT_ONCE))
+    return time.perf_counter() - started
+
+
 def main() -> None:
     """Warm up, then measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -56,6 +65,7 @@ def main() -> None:
         print(
             f"{name}: median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f}: target {target} {verdict}"
         )
+    print(f"{AT_ONCE} segmentations asked for at once: all answered after {all_at_once(arguments):.2f} s")
 
 
 if __name__ == "__main__":

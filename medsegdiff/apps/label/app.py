@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import logging
@@ -20,16 +21,18 @@ from monailabel.utils.async_tasks.utils import background_executors, processes, 
 
 from medsegdiff import __version__
 from medsegdiff.apps.label.bundles import RGB, ServedBundle, find_bundles
+from medsegdiff.apps.label.dicom_store import CheckedDicomStore
 from medsegdiff.apps.label.errors import unknown
 from medsegdiff.apps.label.infer_tasks import FILES, tasks_of
 from medsegdiff.apps.label.logs import note_defect
-from medsegdiff.apps.label.options import read_number
+from medsegdiff.apps.label.options import DICOM_SUFFIX, read_number
 from medsegdiff.apps.label.predictors import Predictors
 from medsegdiff.apps.label.scoring import Disagreement
-from medsegdiff.apps.label.store import CheckedDicomStore, CheckedStore
+from medsegdiff.apps.label.segmentations import NAMES, SegmentationWriter
+from medsegdiff.apps.label.store import CheckedStore
 from medsegdiff.apps.label.strategies import MostUncertain
 from medsegdiff.apps.label.training import FineTuning
-from medsegdiff.errors import USER_ERROR_EXIT_CODE, SpecError, find_user_error, one_line
+from medsegdiff.errors import USER_ERROR_EXIT_CODE, DataError, SpecError, find_user_error, one_line
 from medsegdiff.notice import RESEARCH_ONLY
 
 logger = logging.getLogger(__name__)
@@ -82,12 +85,12 @@ class LabelApp(MONAILabelApp):
             client=made._client,
             search_filter=made._search_filter,
             cache_path=settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or None,
-            fetch_by_frame=made._fetch_by_frame,
             convert_to_nifti=True,
+            writer=SegmentationWriter(self.bundles),
         )
 
     def _download_dcmqi_tools(self) -> None:
-        """The tool that writes DICOM segmentations comes with the package dcmqi; nothing is downloaded."""
+        """MONAI Label's writer of DICOM segmentations is not used; nothing is downloaded."""
 
     def init_infers(self) -> dict[str, Any]:
         """The models."""
@@ -121,7 +124,8 @@ class LabelApp(MONAILabelApp):
 
         Args:
             request: "model", "image" (a name in the store, or the absolute path of an upload), and options of the
-                model; "save_label" and "label_tag" have the result kept in the store.
+                model; "save_label" and "label_tag" have the result kept in the store. Of a series in a DICOM store,
+                the "result_extension" ".dcm" gives a DICOM segmentation, with names and colours of its "label_info".
             datastore: in place of the app's own.
 
         Raises:
@@ -132,13 +136,26 @@ class LabelApp(MONAILabelApp):
         store: Any = datastore or self.datastore()
         image = str(request.get("image") or "")
         uploaded = Path(image).is_absolute()
-        files = [Path(image)] if uploaded else store.files_of(image, task.bundle.modalities)
-        path, params = task({**request, FILES: files})
+        as_dicom = request.get("result_extension") == DICOM_SUFFIX
+        if as_dicom and (uploaded or not isinstance(store, CheckedDicomStore)):
+            msg = "got an image that is no series of a DICOM store, which a DICOM segmentation refers to; ask for .nrrd"
+            raise SpecError(msg)
+        files = [Path(image)] if uploaded else store.files_of(image, task.bundle)
+        as_file = {"result_extension": ".nii.gz"} if as_dicom else {}
+        path, params = task({**request, FILES: files, **as_file})
+        info = {"model": request["model"], "params": params}
+        if request.get(NAMES) is not None:
+            info[NAMES] = request[NAMES]
         tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
-        label = path
-        if _is_true(request.get("save_label")) and not uploaded:
-            label = store.save_label(image, path, tag, {"model": request["model"], "params": params})
-        return {"label": label, "tag": tag, "file": path, "params": params}
+        with contextlib.ExitStack() as unless_returned:
+            unless_returned.callback(Path(path).unlink)
+            keep = _is_true(request.get("save_label")) and not uploaded
+            label = store.save_label(image, path, tag, info) if keep else None
+            if as_dicom:
+                path = str(store.as_segmentation(Path(path), image, info))
+            else:
+                unless_returned.pop_all()
+        return {"label": label or path, "tag": tag, "file": path, "params": params}
 
     def infer_wsi(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Whole slides are not supported.
@@ -183,10 +200,14 @@ class LabelApp(MONAILabelApp):
             UnknownNameError: there is no such strategy.
         """
         task = self._named("strategy", self._strategies, request.get("strategy") or "random")
-        found = task(request, self.datastore())
-        if not found or not found.get("id"):
-            return {}
-        return {**found, "path": self.datastore().get_image_uri(found["id"])}
+        store = self.datastore()
+        while (found := task(request, store)) and found.get("id"):
+            try:
+                return {**found, "path": store.get_image_uri(found["id"])}
+            except DataError:
+                if found["id"] in store.get_unlabeled_images():  # else the store offers it no more
+                    raise
+        return {}
 
     def check(self, kind: str, name: str, options: Mapping[str, Any]) -> None:
         """Make sure that a task for the background exists and can be done, before a process is started for it.

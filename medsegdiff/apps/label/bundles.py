@@ -52,6 +52,12 @@ class ServedBundle:
         return {name: number for number, name in enumerate(self.spec.class_names) if number}
 
     @property
+    def kind(self) -> str:
+        """What its images are made by, in DICOM's words such as MR; empty where its metadata do not say."""
+        inputs = self.metadata.get("network_data_format", {}).get("inputs", {})
+        return str(inputs.get("image", {}).get("modality", ""))
+
+    @property
     def description(self) -> str:
         """What a viewer tells about it."""
         return f"{self.metadata.get('description') or self.name} (version {self.metadata.get('version', 'unknown')})"

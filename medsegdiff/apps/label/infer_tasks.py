@@ -16,6 +16,7 @@ from medsegdiff.apps.label.options import SamplingOptions, read_choice
 from medsegdiff.apps.label.predictors import Predictors, Segmented
 from medsegdiff.apps.label.results import write_result
 from medsegdiff.errors import SpecError
+from medsegdiff.methods.training_data import in_words, weights_training_data
 from medsegdiff.notice import RESEARCH_ONLY
 
 FILES = "files"
@@ -113,7 +114,7 @@ class BundleTask(InferTask):
             "notice": RESEARCH_ONLY,
             "bundle": self.bundle.name,
             "version": self.bundle.metadata.get("version"),
-            "training_data": self.bundle.metadata.get("data_source"),
+            "training_data": in_words(weights_training_data(segmented.weights)),
             "weights": self.bundle.weights.name_of(segmented.weights),
             "steps": list(prediction.steps),
             "draws": options.draws,

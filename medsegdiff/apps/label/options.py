@@ -13,6 +13,8 @@ MOST_DRAWS = 64
 MOST_STEPS = 1000
 LARGEST_SEED = 2**31 - 1
 EXTENSIONS = (".nrrd", ".nii.gz", ".nii")
+DICOM_SUFFIX = ".dcm"
+"""That of a DICOM segmentation, which results from a series in a DICOM store can be had as."""
 
 
 @dataclass(frozen=True)

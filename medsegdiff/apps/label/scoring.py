@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from medsegdiff.apps.label.bundles import ServedBundle
 from medsegdiff.apps.label.infer_tasks import DRAWS_FOR_UNCERTAINTY
 from medsegdiff.apps.label.options import SamplingOptions
 from medsegdiff.apps.label.predictors import Predictors
-from medsegdiff.errors import MedSegDiffError, SpecError, one_line
+from medsegdiff.errors import DataError, MedSegDiffError, SpecError, one_line
 
 if TYPE_CHECKING:
     from medsegdiff.inferers.predictor import CasePrediction
@@ -61,14 +62,16 @@ class Disagreement(ScoringMethod):
                 counts["kept"] += 1
                 continue
             try:
-                files = store.files_of(image_id, self.bundle.modalities)
+                files = store.files_of(image_id, self.bundle)
                 segmented = self.predictors.segment(self.bundle, files, options)
                 entry = {"score": disagreement(segmented.prediction), "made_by": made_by}
                 counts["scored"] += 1
             except MedSegDiffError as error:
                 entry = {"score": None, "error": one_line(error), "made_by": made_by}
                 counts["unfit"] += 1
-            datastore.update_image_info(image_id, {SCORES: {**known, self.bundle.name: entry}})
+            # Of a series that it cannot read, a DICOM store keeps nothing but that.
+            with contextlib.suppress(*[DataError] if entry["score"] is None else []):
+                datastore.update_image_info(image_id, {SCORES: {**known, self.bundle.name: entry}})
         return counts
 
     def check(self, request: Mapping[str, Any]) -> SamplingOptions:

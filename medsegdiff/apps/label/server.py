@@ -122,6 +122,7 @@ class LabelServer:
         )
         from monailabel.interfaces.utils.app import app_instance
 
+        from medsegdiff.apps.label.formats import with_dicom_segmentations
         from medsegdiff.apps.label.guard import Guard
         from medsegdiff.apps.label.viewer import Viewer
 
@@ -144,10 +145,11 @@ class LabelServer:
             for route in module.router.routes:
                 # Weights are changed by training only, which keeps those that were there.
                 methods = set(route.methods) & {"GET", "HEAD"} if module is model else set(route.methods)
+                endpoint = with_dicom_segmentations(route.endpoint) if module is infer else route.endpoint
                 if methods:
                     app.add_api_route(
                         route.path,
-                        guard.wrap(route.path, route.endpoint),
+                        guard.wrap(route.path, endpoint),
                         methods=sorted(methods),
                         summary=route.summary,
                         tags=list(route.tags),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from medsegdiff.apps.label.bundles import ServedBundle
 from medsegdiff.apps.label.options import LARGEST_SEED, read_choice, read_fraction, read_number
+from medsegdiff.apps.label.segmentations import NAMES
 from medsegdiff.apps.label.weights import BETTER, WEIGHTS
 from medsegdiff.data.bundle_config import TRAIN_CONFIG, read_bundle_config
 from medsegdiff.data.datalist import DATASET_FILE
@@ -29,6 +31,7 @@ SPLIT_FILE = "split.json"
 FEWEST_CASES = 2
 # A tenth of the rate that the bundle was trained with from scratch.
 RATE_FACTOR = 0.1
+_NO_NAME = re.compile(r"(segment|label)?[ _-]*\d*", re.IGNORECASE)  # as viewers call what nobody named
 
 
 class FineTuning(TrainTask):
@@ -127,19 +130,41 @@ class FineTuning(TrainTask):
         return parser
 
     def _items(self, datastore: Datastore) -> list[dict[str, Any]]:
-        """Image and label of each case, the image as a list of files where it has one a channel."""
+        """Image and label of each case, the image as a list of files where it has one a channel.
+
+        Cases are left out that the bundle cannot take, or whose label is of other structures.
+        """
         store: Any = datastore  # one of ours, which knows which files belong together
         items: dict[tuple[Path, ...], dict[str, Any]] = {}
+        reason = ""
         for image_id in sorted(datastore.get_labeled_images()):
-            files = store.files_of(image_id, self.bundle.modalities)
-            label = Path(store.get_label_uri(image_id, DefaultLabelTag.FINAL.value))
+            try:
+                files = store.files_of(image_id, self.bundle)
+                label = Path(store.get_label_uri(image_id, DefaultLabelTag.FINAL.value))
+                self._check_names(store.get_label_info(image_id, DefaultLabelTag.FINAL.value))
+            except DataError as error:
+                reason = reason or f"; one of those left out: {error}"
+                continue
             # Several modalities of one case may carry its label: it counts once.
             items.setdefault(tuple(files), {"image": [str(file) for file in files], "label": str(label)})
         if len(items) < FEWEST_CASES:
-            raise _too_few(len(items))
+            raise _too_few(len(items), reason)
         return [
             {**item, "image": item["image"] if len(item["image"]) > 1 else item["image"][0]} for item in items.values()
         ]
+
+    def _check_names(self, info: Mapping[str, Any]) -> None:
+        """Make sure that a label whose structures have names has those of the bundle's classes.
+
+        Raises:
+            DataError: it has others.
+        """
+        names = [str(entry.get("name") or "").strip() for entry in info.get(NAMES) or []]
+        classes = self.bundle.spec.class_names[1:]
+        fit = [not name or name.lower() == one.lower() for name, one in zip(names, classes, strict=False)]
+        if not all(fit) and not all(_NO_NAME.fullmatch(name) for name in names):
+            msg = f"got a label of {', '.join(names)}; allowed are {', '.join(classes)}, in this order: name them so"
+            raise DataError(msg)
 
     def _train(
         self, run: Path, start: Path, options: Mapping[str, Any], *, training: Sequence[str]
@@ -202,12 +227,13 @@ def _write_cases(run: Path, items: Sequence[dict[str, Any]], *, share: float, se
     names = [case_name(item["label"]) for item in items]
     validation = min(len(names) - 1, max(1, round(share * len(names))))
     parts = three_way(names, training=len(names) - validation, validation=validation, test=0, seed=seed)
-    write_json(run / DATASET_FILE, {"training": list(items)})
+    write_json(run / DATASET_FILE, {"name": "labels of this server", "training": list(items)})
     write_split(run / SPLIT_FILE, parts, seed=seed)
     return parts
 
 
-def _too_few(number: int) -> DataError:
+def _too_few(number: int, reason: str = "") -> DataError:
     return DataError(
         f"got {number} cases with a final label; needed are {FEWEST_CASES} or more, one of which validates: label more"
+        f"{reason}"
     )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from medsegdiff.errors import DataError
 from medsegdiff.notice import RESEARCH_ONLY
 
 if TYPE_CHECKING:
+    from highdicom import AlgorithmIdentificationSequence
     from highdicom.seg import Segmentation, SegmentDescription
     from pydicom import Dataset
 
@@ -28,19 +29,25 @@ _LONGEST = 64  # characters of a DICOM name (LO)
 _SERIES_NUMBER = 1000  # is added to that of the images, so that the segmentation is listed behind them
 
 
+Share = Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"]
+"""Which part a program had in a segmentation: all of it, some beside a person, or a person drew it in that program."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Producer:
     """What made a segmentation.
 
     Attributes:
-        name: of the model.
-        version: of the model.
+        name: of the model, or of the program that it was drawn in.
+        version: of the same.
         parameters: settings with which it segmented, by name.
+        share: which part it had.
     """
 
     name: str
     version: str
     parameters: Mapping[str, str] = field(default_factory=dict)
+    share: Share = "AUTOMATIC"
 
 
 def write_segmentation(
@@ -92,23 +99,17 @@ def write_segmentation(
 def _segmentation(
     frames: NDArray[np.unsignedinteger[Any]], source: Source, segments: Sequence[Segment], producer: Producer
 ) -> Segmentation:
-    from highdicom import AlgorithmIdentificationSequence
     from highdicom.seg import Segmentation
-    from pydicom.sr.codedict import codes
     from pydicom.uid import generate_uid
 
-    algorithm = AlgorithmIdentificationSequence(
-        name=producer.name[:_LONGEST],
-        family=codes.DCM.ArtificialIntelligence,
-        version=producer.version[:_LONGEST],
-        source=f"medsegdiff {medsegdiff.__version__}"[:_LONGEST],
-        parameters=dict(producer.parameters) or None,
-    )
+    algorithm = None if producer.share == "MANUAL" else _algorithm(producer)
     dataset = Segmentation(
         source_images=source.slice_headers(),
         pixel_array=frames,
         segmentation_type="BINARY",
-        segment_descriptions=[_description(k, segment, algorithm) for k, segment in enumerate(segments, start=1)],
+        segment_descriptions=[
+            _description(k, segment, producer.share, algorithm) for k, segment in enumerate(segments, start=1)
+        ],
         series_instance_uid=generate_uid(),
         series_number=_SERIES_NUMBER + int(source.first.get("SeriesNumber") or 0),
         sop_instance_uid=generate_uid(),
@@ -127,7 +128,22 @@ def _segmentation(
     return dataset
 
 
-def _description(number: int, segment: Segment, algorithm: Any) -> SegmentDescription:
+def _algorithm(producer: Producer) -> AlgorithmIdentificationSequence:
+    from highdicom import AlgorithmIdentificationSequence
+    from pydicom.sr.codedict import codes
+
+    return AlgorithmIdentificationSequence(
+        name=producer.name[:_LONGEST],
+        family=codes.DCM.ArtificialIntelligence,
+        version=producer.version[:_LONGEST],
+        source=f"medsegdiff {medsegdiff.__version__}"[:_LONGEST],
+        parameters=dict(producer.parameters) or None,
+    )
+
+
+def _description(
+    number: int, segment: Segment, share: Share, algorithm: AlgorithmIdentificationSequence | None
+) -> SegmentDescription:
     from highdicom.seg import SegmentDescription
 
     description = SegmentDescription(
@@ -135,7 +151,7 @@ def _description(number: int, segment: Segment, algorithm: Any) -> SegmentDescri
         segment_label=segment.label[:_LONGEST],
         segmented_property_category=_coded(segment.category),
         segmented_property_type=_coded(segment.type),
-        algorithm_type="AUTOMATIC",
+        algorithm_type=share,
         algorithm_identification=algorithm,
         anatomic_regions=None if segment.region is None else [_coded(segment.region)],
     )

@@ -92,10 +92,20 @@ def bundle_segments(metadata: Mapping[str, Any], class_names: Sequence[str]) -> 
         SpecError: an entry of the metadata that is no segment.
     """
     entries = metadata.get(ENTRY, {})
-    return [_segment(name, entries.get(name), number) for number, name in enumerate(class_names[1:])]
+    return [class_segment(name, entries.get(name), number) for number, name in enumerate(class_names[1:])]
 
 
-def _segment(name: str, entry: Any, number: int) -> Segment:
+def class_segment(name: str, entry: Any, number: int) -> Segment:
+    """The segment of one class.
+
+    Args:
+        name: of the class.
+        entry: an object as the module describes it, or None.
+        number: of the class, which chooses the colour where the entry has none.
+
+    Raises:
+        SpecError: an entry that is no segment.
+    """
     if entry is None:
         return Segment(label=name, category=ANATOMY, type=TISSUE, rgb=_colour(number))
     if not isinstance(entry, Mapping) or not {_CATEGORY, _TYPE} <= set(entry) <= set(_KEYS):

@@ -81,7 +81,8 @@ def test_what_there_is_to_tell_comes_with_the_result(infer):
     assert params["notice"].startswith("Research use only")
     assert (params["weights"], params["steps"], params["draws"], params["seed"]) == ("shipped", [2], 2, 0)
     assert params["label_names"] == {"anterior": 1, "posterior": 2}
-    assert "Decathlon" in params["training_data"]
+    assert params["training_data"] == "Medical Segmentation Decathlon, Task04 Hippocampus (CC BY-SA 4.0)"
+    assert (params["bundle"], params["version"]) == ("hippocampus", "0.1.0")
     assert set(params["latencies"]) == {"read", "preprocess", "sample", "restore", "total"}
     reply = infer(output="all")
     assert b'name="params"' in reply.content

@@ -2,10 +2,19 @@ from __future__ import annotations
 
 import hashlib
 import time
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("monailabel", reason="needs MONAI Label: make label-env")
+
+from medsegdiff.apps.label.environment import require_monailabel
+
+require_monailabel()
+
+from medsegdiff.apps.label.bundles import find_bundles
+from medsegdiff.apps.label.training import FineTuning
+from medsegdiff.errors import DataError
 
 LIMIT = 240
 
@@ -87,6 +96,43 @@ def test_a_training_that_fails_ends_with_one_line(labelled, studies):
     assert task["details"][-1].startswith("error: ")
     assert "cannot be read" in task["details"][-1]
     assert not any("Traceback" in line for line in task["details"])
+
+
+class NamedLabels:
+    """A store of two cases, whose labels have these names; the image of a case named "bent" is refused."""
+
+    def __init__(self, **names):
+        self.names = names
+
+    def get_labeled_images(self):
+        return list(self.names)
+
+    def files_of(self, image_id, bundle):
+        if image_id == "bent":
+            msg = "series bent: got a gantry tilt"
+            raise DataError(msg)
+        return [Path(f"{image_id}.nii.gz")]
+
+    def get_label_uri(self, image_id, tag):
+        return f"{image_id}_label.nii.gz"
+
+    def get_label_info(self, image_id, tag):
+        return {"label_info": [{"name": name} for name in self.names[image_id]]}
+
+
+@pytest.mark.parametrize(
+    ("store", "words"),
+    [
+        (NamedLabels(a=["anterior"], b=["liver", "tumour"]), "got a label of liver, tumour; allowed are anterior"),
+        (NamedLabels(a=[], b=["posterior", "anterior"]), "got a label of posterior, anterior; allowed"),
+        (NamedLabels(a=["Segment 1", "Segment 2"], bent=[]), "got a gantry tilt"),
+    ],
+)
+def test_labels_of_other_structures_and_images_that_are_none_are_left_out_and_told(tiny_bundle, tmp_path, store, words):
+    trainer = FineTuning(find_bundles([tiny_bundle], work=tmp_path)[0])
+    with pytest.raises(DataError, match=f"got 1 cases .*one of those left out: .*{words}"):
+        trainer({"epochs": 1}, store)
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_label_is_too_few(client, labels):

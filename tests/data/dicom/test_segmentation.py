@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 
 import highdicom
 import numpy as np
@@ -29,6 +30,7 @@ from tests.data.dicom.synthetic import (
     slices,
     write,
 )
+from tests.data.dicom.validator import DCIODVFY, MISSING, dicom_errors
 
 HEIGHTS = np.arange(4) * 2.5
 KIDNEY = Code("64033007", "SCT", "Kidney")
@@ -39,6 +41,7 @@ SEGMENTS = (
     Segment(label="other", category=ANATOMY, type=KIDNEY, rgb=(0, 255, 0)),
 )
 PRODUCER = Producer(name="kidneys", version="1.2.3", parameters={"method": "recycling", "seed": "7"})
+SHARES = ("AUTOMATIC", "SEMIAUTOMATIC", "MANUAL")
 
 
 def _series(orientation=AXIAL, order=(0, 1, 2, 3), **attributes):
@@ -51,11 +54,11 @@ def _label(shape, seed=3, classes=3):
     return np.random.default_rng(seed).integers(0, classes, shape).astype(np.uint8)
 
 
-def _written(folder, label=None, *, segments=SEGMENTS, path=None):
+def _written(folder, label=None, *, segments=SEGMENTS, path=None, producer=PRODUCER):
     source = read_source(folder)
     label = _label(source.grid.shape) if label is None else label
     path = folder / "seg.out" if path is None else path
-    write_segmentation(label, path, source=source, segments=segments, producer=PRODUCER)
+    write_segmentation(label, path, source=source, segments=segments, producer=producer)
     return pydicom.dcmread(path), label, read_folder(folder)[1]
 
 
@@ -127,6 +130,28 @@ def test_it_says_what_made_it_and_for_what_it_may_be_used(tmp_path):
         (algorithm,) = item.SegmentationAlgorithmIdentificationSequence
         assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("kidneys", "1.2.3")
         assert "recycling" in algorithm.AlgorithmParameters and "seed" in algorithm.AlgorithmParameters
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_it_says_which_part_a_program_had(tmp_path, share):
+    data, _, _ = _written(write(tmp_path, _series()), producer=replace(PRODUCER, share=share))
+    for item in data.SegmentSequence:
+        assert item.SegmentAlgorithmType == share
+        named = share != "MANUAL"
+        assert ("SegmentAlgorithmName" in item) == ("SegmentationAlgorithmIdentificationSequence" in item) == named
+
+
+@pytest.mark.skipif(DCIODVFY is None, reason=MISSING)
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("kind", ["classic", "multi-frame", "empty"])
+def test_a_validator_finds_no_error(tmp_path, share, kind):
+    images = [enhanced(places(HEIGHTS, OBLIQUE), orientation=OBLIQUE)] if kind == "multi-frame" else _series(OBLIQUE)
+    for image in images:
+        image.PatientSex = "F"
+    label = np.zeros((5, 4, 4), np.uint8) if kind == "empty" else None
+    path = tmp_path / "out.dcm"
+    _written(write(tmp_path / "images", images), label, path=path, producer=replace(PRODUCER, share=share))
+    assert dicom_errors(path) == []
 
 
 def test_it_belongs_to_the_patient_and_study_and_refers_to_every_image(tmp_path):
@@ -262,3 +287,5 @@ def test_real_series_get_segmentations_voxel_for_voxel(data_root, tmp_path, seri
     _, affine = read_folder(folder)
     assert voxels_on_grid(data, affine) == voxels_of(label)
     assert highdicom.seg.segread(tmp_path / "o.dcm").number_of_segments == 3
+    if DCIODVFY is not None:
+        assert dicom_errors(tmp_path / "o.dcm", source=source.grid.frames[0].path) == []

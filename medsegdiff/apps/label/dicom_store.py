@@ -1,0 +1,368 @@
+"""MONAI Label's store of images and labels behind DICOMweb, which here checks what it takes and gives."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cachetools import TTLCache
+from monailabel.datastore.dicom import DICOMWebDatastore
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.datastore import DefaultLabelTag
+from numpy.typing import NDArray
+
+from medsegdiff.apps.label.bundles import ServedBundle
+from medsegdiff.apps.label.kinds import check_kind
+from medsegdiff.apps.label.names import check_plain
+from medsegdiff.apps.label.segmentations import NAMES, SegmentationWriter
+from medsegdiff.apps.label.siblings import sibling_series
+from medsegdiff.apps.label.store import FreshStore, check_label, no_such_image, tag_text
+from medsegdiff.data.dicom.annotation import SEGMENTATION, read_annotation, read_structures
+from medsegdiff.data.dicom.folder import find_grid, read_folder
+from medsegdiff.data.dicom.grid import Grid
+from medsegdiff.data.dicom.headers import NO_IMAGES
+from medsegdiff.data.dicom.versions import lenient, save_dicom
+from medsegdiff.data.reading import read_image
+from medsegdiff.data.writer import write_nifti
+from medsegdiff.errors import DataError, SpecError
+
+_SECONDS_BETWEEN_SEARCHES = 30
+_FINAL = DefaultLabelTag.FINAL.value
+_STUDY, _SERIES, _MODALITY, _DESCRIPTION = "0020000D", "0020000E", "00080060", "0008103E"
+# When a segmentation was made; of several of one series the last counts.
+_MADE = ("00080023", "00080033")
+_MADE_FROM = "SeriesInstanceUID"
+_REFERENCES = "00081115"
+# Else a store is to decompress what it has compressed, which not every one can.
+_AS_STORED = (("application/dicom", "*"),)
+_UNFIT = ".unfit"  # of an empty file in the cache, beside the place of a series that cannot be used
+# What a viewer shows of the next case. Whose it is, it knows from the store itself.
+_TOLD = {"StudyDate": "00080020", "StudyTime": "00080030", "Modality": _MODALITY, "StudyInstanceUID": _STUDY}
+
+
+class CheckedDicomStore(FreshStore, DICOMWebDatastore):
+    """A DICOM store behind DICOMweb, with a cache of what was opened.
+
+    An image is a series. One that is not one regular volume, such as one with gantry tilt or missing slices, is
+    refused. Final labels are DICOM segmentations in the store, whoever made them.
+
+    Args:
+        *args: of MONAI Label's store.
+        writer: of segmentations.
+        **options: of MONAI Label's store.
+    """
+
+    def __init__(self, *args: Any, writer: SegmentationWriter, **options: Any) -> None:
+        self.writer = writer
+        self._found: TTLCache[str, Any] = TTLCache(maxsize=4, ttl=_SECONDS_BETWEEN_SEARCHES)
+        self._fetching = threading.RLock()
+        super().__init__(*args, **options)
+
+    def series_folder(self, image_id: str) -> Path:
+        """Folder of the files of a series, which are fetched where they are not in the cache.
+
+        Raises:
+            UnknownNameError: there is no such series.
+            DataError: the store does not answer, or the series is none of images.
+        """
+        check_plain("series", image_id)
+        folder = Path(self._datastore.image_path()).resolve() / image_id
+        if not folder.is_dir():
+            self._series(image_id)
+            self._fetch(image_id, folder)
+        return folder
+
+    def get_image_uri(self, image_id: str) -> str:
+        """Path of the series as one file, which is made where it is not in the cache.
+
+        A series that is refused is not offered by strategies again, and fetched anew when it is asked for: what was
+        missing may have come.
+
+        Raises:
+            UnknownNameError: there is no such series.
+            DataError: the store does not answer, or the series is not one regular volume of images.
+        """
+        with self._fetching:
+            folder = self.series_folder(image_id)
+            file, unfit = (folder.with_name(f"{image_id}{suffix}") for suffix in (".nii.gz", _UNFIT))
+            if not file.exists():
+                try:
+                    voxels, affine = read_folder(folder)
+                except DataError as error:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    unfit.touch()
+                    raise DataError(str(error).replace(str(folder), f"series {image_id}")) from error
+                unfit.unlink(missing_ok=True)
+                write_nifti(voxels.astype(np.float32), file, affine=affine)
+                self.refresh()
+                series = self._series(image_id)
+                told = {name: _value(series, tag) for name, tag in _TOLD.items()}
+                super().update_image_info(image_id, {_MADE_FROM: image_id, **told})
+        return str(file)
+
+    def files_of(self, image_id: str, bundle: ServedBundle) -> list[Path]:
+        """The series of the study that `image_id` is a modality of, or it alone, in the order of the channels.
+
+        Raises:
+            UnknownNameError: there is no such series.
+            DataError: the study lacks a modality, or one of its series is made by another kind of device than the
+                bundle's images, or is not one regular volume.
+        """
+        check_plain("series", image_id)
+        asked = self._series(image_id)
+        check_kind(_value(asked, _MODALITY), bundle.kind, bundle.name)
+        if bundle.modalities is None:
+            return [Path(self.get_image_uri(image_id))]
+        study = {
+            _value(one, _SERIES): _value(one, _DESCRIPTION)
+            for one in self._search(StudyInstanceUID=_value(asked, _STUDY))
+            if _value(one, _STUDY) == _value(asked, _STUDY) and _value(one, _MODALITY) not in NO_IMAGES
+        }
+        return [Path(self.get_image_uri(series)) for series in sibling_series(image_id, study, bundle.modalities)]
+
+    def list_images(self) -> list[str]:
+        """UIDs of all series that are images, as of half a minute ago at most."""
+        if "images" not in self._found:
+            self._found["images"] = [
+                _value(one, _SERIES) for one in self._search() if _value(one, _MODALITY) not in NO_IMAGES
+            ]
+        return list(self._found["images"])
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """UIDs of the series that a segmentation in the store refers to, as of half a minute ago at most."""
+        known = self.list_images()
+        return [series for series in self._segmentations() if series in known]
+
+    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """UIDs of the other series, without those that were found to be no regular volume."""
+        cache = Path(self._datastore.image_path())
+        left_out = {*self._segmentations(), *(path.name.removesuffix(_UNFIT) for path in cache.glob(f"*{_UNFIT}"))}
+        return [series for series in self.list_images() if series not in left_out]
+
+    def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
+        """Path of the label of a series, empty where it has none.
+
+        A final one is the last segmentation in the store that refers to it, whose segment k becomes value k.
+
+        Raises:
+            DataError: the store does not answer, or the segmentation is damaged or on another grid.
+        """
+        check_plain("series", label_id)
+        tag = tag_text(label_tag)
+        kept = str(LocalDatastore.get_label_uri(self, label_id, tag))
+        segmentation = self._segmentations().get(label_id) if tag == _FINAL else None
+        if segmentation is None or self.get_label_info(label_id, tag).get(_MADE_FROM) == segmentation:
+            return kept
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "segmentation"
+            self._fetch(segmentation, folder)
+            file = Path(scratch) / "label.nii.gz"
+            self.get_image_uri(label_id)
+            grid = find_grid(self.series_folder(label_id))
+            label, names = _read_segmentation(folder, grid)
+            write_nifti(label, file, affine=grid.affine)
+            info = {_MADE_FROM: segmentation, NAMES: [{"name": name} for name in names]}
+            with self.changing():
+                LocalDatastore.save_label(self, label_id, str(file), tag, info)
+        return str(LocalDatastore.get_label_uri(self, label_id, tag))
+
+    def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
+        """Image and label of each labelled series that both can be read of."""
+        pairs = []
+        for image_id in self.get_labeled_images():
+            with contextlib.suppress(DataError):
+                image, label = self.get_image_uri(image_id), self.get_label_uri(image_id, _FINAL)
+                pairs.append({"image": image, "label": label})
+        return pairs
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Note something about a series, which is fetched where it is not in the cache."""
+        self.get_image_uri(image_id)
+        super().update_image_info(image_id, info)
+
+    def save_label(
+        self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
+    ) -> str:
+        """Keep a label that fits its image; a final one goes to the store as a DICOM segmentation.
+
+        Args:
+            image_id: UID of the series.
+            label_filename: an image file, or with the suffix .bin the bare voxels, as OHIF sends them.
+            label_tag: "final", or another name.
+            label_info: what is known of it, see `SegmentationWriter.write`.
+            label_id: not used; a label is called after its image.
+
+        Raises:
+            UnknownNameError: there is no such series.
+            SpecError: a tag that is no name, or names and colours that are none.
+            DataError: the label is damaged or on another grid, or is final and empty.
+        """
+        tag = tag_text(label_tag)
+        image = Path(self.get_image_uri(image_id))
+        with _as_image(Path(label_filename), image) as label:
+            check_label(image, label, final=tag == _FINAL)
+            if tag == _FINAL:
+                label_info = {**label_info, _MADE_FROM: self._store(label, image_id, label_info)}
+            with self.changing():
+                saved = str(LocalDatastore.save_label(self, image_id, str(label), tag, label_info))
+        return saved
+
+    def as_segmentation(self, label: Path, image_id: str, info: Mapping[str, Any]) -> Path:
+        """A label map as a temporary DICOM segmentation of its series; arguments and errors see the writer's."""
+        return self.writer.write(label, self.series_folder(image_id), info)
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Images come into a DICOM store in other ways.
+
+        Raises:
+            SpecError: always.
+        """
+        msg = "got an image to keep; send it to the DICOM store itself, as its series"
+        raise SpecError(msg)
+
+    def remove_image(self, image_id: str) -> None:
+        """Images are removed from a DICOM store in other ways.
+
+        Raises:
+            SpecError: always.
+        """
+        msg = "got an image to remove; remove it in the DICOM store itself"
+        raise SpecError(msg)
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Remove a label that is none of the DICOM store.
+
+        Raises:
+            SpecError: a final label, which is one.
+        """
+        if tag_text(label_tag) == _FINAL:
+            msg = "got a final label to remove; remove its segmentation in the DICOM store itself"
+            raise SpecError(msg)
+        super().remove_label(label_id, label_tag)
+
+    def _search(self, **filters: str) -> list[dict[str, Any]]:
+        with _answering():
+            return list(self._client.search_for_series(search_filters={**self._search_filter, **filters}))
+
+    def _series(self, image_id: str) -> dict[str, Any]:
+        """What the store says of a series of images."""
+        found = next(
+            (one for one in self._search(SeriesInstanceUID=image_id) if _value(one, _SERIES) == image_id), None
+        )
+        if found is None:
+            raise no_such_image(image_id)
+        modality = _value(found, _MODALITY)
+        if modality in NO_IMAGES:
+            msg = (
+                f"got a series that is {NO_IMAGES[modality]} ({modality}); allowed are series of images; take the one "
+                "that it belongs to"
+            )
+            raise DataError(msg)
+        return found
+
+    def _segmentations(self) -> dict[str, str]:
+        """UID of each series that a segmentation refers to, to that of the last one."""
+        if "segmentations" not in self._found:
+            made: dict[str, tuple[list[str], str]] = {}
+            with _answering():
+                for one in self._client.search_for_series(search_filters={"Modality": SEGMENTATION}):
+                    study, uid = _value(one, _STUDY), _value(one, _SERIES)
+                    for header in self._client.retrieve_series_metadata(study, uid):
+                        when = [_value(header, tag) for tag in _MADE]
+                        for reference in header.get(_REFERENCES, {}).get("Value", []):
+                            image = _value(reference, _SERIES)
+                            made[image] = max(made.get(image, ([], "")), (when, uid))
+            self._found["segmentations"] = {image: uid for image, (_, uid) in made.items()}
+        return dict(self._found["segmentations"])
+
+    def _fetch(self, series: str, folder: Path) -> None:
+        """Fetch the files of a series: all of them, or none."""
+        with self._fetching:
+            if folder.is_dir():  # another thread was first
+                return
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with _answering(), lenient(), tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as scratch:
+                found = self._client.search_for_series(search_filters={"SeriesInstanceUID": series})
+                study = next(_value(one, _STUDY) for one in found if _value(one, _SERIES) == series)
+                files = Path(scratch) / "files"
+                files.mkdir()
+                fetched = self._client.retrieve_series(study, series, media_types=_AS_STORED)
+                for number, dataset in enumerate(fetched):  # what the files call themselves is no name for a file
+                    save_dicom(dataset, files / f"{number}.dcm")
+                with contextlib.suppress(FileExistsError):  # another process was first
+                    files.rename(folder)
+
+    def _store(self, label: Path, image_id: str, info: Mapping[str, Any]) -> str:
+        """Send a label to the store; UID of its series."""
+        import pydicom
+
+        file = self.as_segmentation(label, image_id, info)
+        try:
+            with _answering(), lenient():
+                dataset = pydicom.dcmread(file)
+                self._client.store_instances([dataset])
+        finally:
+            file.unlink()
+        self._found.clear()
+        return str(dataset.SeriesInstanceUID)
+
+
+def _read_segmentation(folder: Path, grid: Grid) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """The label map (*S) of the one segmentation in a folder, and the names of its segments.
+
+    Segment k becomes value k; where segments overlap, the last counts.
+    """
+    annotation = read_annotation(next(folder.iterdir()))
+    label = np.zeros(grid.shape, np.uint8)
+    for structure in read_structures(annotation, grid):
+        label[structure.mask] = annotation.names.index(structure.name) + 1
+    return label, annotation.names
+
+
+@contextmanager
+def _as_image(label: Path, image: Path) -> Iterator[Path]:
+    """A label as an image file, which bare voxels become for the time of the block.
+
+    Raises:
+        DataError: not one byte a voxel.
+    """
+    if label.suffix != ".bin":
+        yield label
+        return
+    raw = read_image(image)
+    voxels, stored = raw.array.size, label.stat().st_size
+    if stored != voxels:
+        msg = f"got a label of {stored} voxels for an image of {voxels}; allowed is one byte a voxel: send it again"
+        raise DataError(msg)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "label.nii.gz"
+        write_nifti(np.fromfile(label, np.uint8).reshape(raw.array.shape, order="F"), file, affine=raw.affine)
+        yield file
+
+
+def _value(attributes: Mapping[str, Any], tag: str) -> str:
+    """The first value of a tag in DICOM's JSON."""
+    return str(next(iter(attributes.get(tag, {}).get("Value", [])), ""))
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Say in one line that a DICOM store does not answer, or with an error."""
+    import requests
+
+    try:
+        yield
+    except requests.HTTPError as error:
+        status = getattr(error.response, "status_code", "unknown")
+        msg = f"the DICOM store refuses what it is asked for (HTTP status {status}); look into its log"
+        raise DataError(msg) from error
+    except requests.RequestException as error:
+        msg = f"the DICOM store does not answer ({type(error).__name__}); check its address and that it runs"
+        raise DataError(msg) from error
