@@ -38,14 +38,15 @@ def running(command: Sequence[str | Path], *, probe: str, log: Path) -> Iterator
             command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"}
         )
         try:
-            _wait_for(probe, process, log)
+            wait_until_up(probe, process, log)
             yield process
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(SECONDS_TO_WAIT)
 
 
-def _wait_for(probe: str, process: subprocess.Popen[Any], log: Path) -> None:
+def wait_until_up(probe: str, process: subprocess.Popen[Any], log: Path) -> None:
+    """Wait until something answers at the address `probe`; a process that ends before that is an error."""
     deadline = time.monotonic() + SECONDS_TO_WAIT
     while process.poll() is None and time.monotonic() < deadline:
         try:

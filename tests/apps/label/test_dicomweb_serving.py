@@ -20,7 +20,7 @@ import httpx
 
 from medsegdiff.data.dicom.folder import read_folder
 from tests.apps.label.conftest import label_of, save
-from tests.apps.label.orthanc import free_ports, wait_until_up
+from tests.apps.label.processes import free_ports, wait_until_up
 from tests.apps.label.series import add, brain, defective, structures
 
 pytestmark = pytest.mark.slow
@@ -47,7 +47,7 @@ def serve(orthanc, tiny_bundle, tmp_path):
                 start_new_session=True,  # so that what it starts can be ended with it
             )
             stack.callback(_end, process)
-            wait_until_up(f"http://127.0.0.1:{port}/info/", process, seconds=LIMIT)
+            wait_until_up(f"http://127.0.0.1:{port}/info/", process, log)
             return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LIMIT), process, log
 
         yield serve
