@@ -107,7 +107,7 @@ class BundleTask(InferTask):
         prediction = segmented.prediction
         label = self.labels_of(segmented, request)
         image = Path(request[FILES][0])
-        path = write_result(label, prediction.affine, image=image, request=request)
+        path = write_result(label, prediction.affine, image=image, request=request, bundle=self.bundle.name)
         latencies = {stage: round(seconds, 3) for stage, seconds in prediction.stage_seconds.items()}
         return str(path), {
             "label_names": self.labels,

@@ -15,9 +15,17 @@ from medsegdiff.apps.label.options import EXTENSIONS, read_choice
 from medsegdiff.data.reading import NIFTI_SUFFIXES, PICTURE_SUFFIXES, image_suffix
 from medsegdiff.data.writer import write_images
 from medsegdiff.errors import DataError
+from medsegdiff.notice import short_notice
 
 
-def write_result(label: NDArray[Any], affine: NDArray[np.float64], *, image: Path, request: Mapping[str, Any]) -> Path:
+def write_result(
+    label: NDArray[Any],
+    affine: NDArray[np.float64],
+    *,
+    image: Path,
+    request: Mapping[str, Any],
+    bundle: str = "",
+) -> Path:
     """Write a label map as a temporary file, which is the caller's to remove.
 
     Args:
@@ -26,6 +34,7 @@ def write_result(label: NDArray[Any], affine: NDArray[np.float64], *, image: Pat
         image: the file that it belongs to, whose format is taken where the request asks for none.
         request: `result_extension`, one of ".nrrd", ".nii.gz", ".nii", and ".png" for pictures; `result_compress`,
             whether NRRD is compressed.
+        bundle: name of the bundle that made it, for the notice in the file.
 
     Raises:
         SpecError: a format that is not written.
@@ -37,12 +46,13 @@ def write_result(label: NDArray[Any], affine: NDArray[np.float64], *, image: Pat
     suffix = read_choice(request, "result_extension", _formats(image))
     handle, name = tempfile.mkstemp(prefix="label_", suffix=suffix)
     os.close(handle)
-    path = Path(name)
+    path, notice = Path(name), short_notice(bundle)
     try:
         if suffix == ".nrrd":
-            _write_nrrd(label.astype(np.uint8), path, affine, compress=bool(request.get("result_compress")))
+            compress = bool(request.get("result_compress"))
+            _write_nrrd(label.astype(np.uint8), path, affine, notice=notice, compress=compress)
         else:
-            write_images({path: label.astype(np.uint8)[None]}, affine=affine, like=image)
+            write_images({path: label.astype(np.uint8)[None]}, affine=affine, like=image, description=notice)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -57,7 +67,9 @@ def _formats(image: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys((suffix if suffix in NIFTI_SUFFIXES else ".nrrd", *EXTENSIONS)))
 
 
-def _write_nrrd(label: NDArray[np.uint8], path: Path, affine: NDArray[np.float64], *, compress: bool) -> None:
+def _write_nrrd(
+    label: NDArray[np.uint8], path: Path, affine: NDArray[np.float64], *, notice: str, compress: bool
+) -> None:
     import SimpleITK as sitk
 
     dims = label.ndim
@@ -67,4 +79,5 @@ def _write_nrrd(label: NDArray[np.uint8], path: Path, affine: NDArray[np.float64
     image.SetSpacing(spacing.tolist())
     image.SetDirection((lps[:dims, :dims] / spacing).ravel().tolist())
     image.SetOrigin(lps[:dims, dims].tolist())
+    image.SetMetaData("notice", notice)
     sitk.WriteImage(image, str(path), compress)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from medsegdiff.apps.label.results import write_result
 from medsegdiff.data.reading import read_image
@@ -36,6 +38,19 @@ def test_without_a_wish_the_format_suits_the_image(tmp_path, image, suffix):
     path.unlink()
     assert path.suffix == suffix
     np.testing.assert_array_equal(raw.array, label)
+
+
+def test_the_file_says_what_it_is_for_and_what_made_it(tmp_path):
+    for suffix in (".nrrd", ".nii.gz"):
+        request = {"result_extension": suffix}
+        path = write_result(LABEL, np.eye(4), image=tmp_path / "a.nrrd", request=request, bundle="hippocampus")
+        if suffix == ".nrrd":
+            notice = sitk.ReadImage(str(path)).GetMetaData("notice")
+        else:
+            notice = nibabel.load(path).header["descrip"].item().decode()
+        path.unlink()
+        assert notice.startswith("research use only; medsegdiff")
+        assert notice.endswith("hippocampus")
 
 
 def test_what_cannot_be_written_is_told_and_leaves_no_file(tmp_path, monkeypatch):
