@@ -54,7 +54,7 @@ format: $(INSTALLED_DEV) ## mend style and format where that can be done safely
 	$(BIN)/ruff format .
 
 clean: ## remove .venv and .venv-label, caches and what the demo wrote
-	rm -rf $(VENV) $(LABEL_VENV) build dist *.egg-info demo_output .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LABEL_VENV) build dist *.egg-info demo_output ci_artefacts .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): $(PACKAGING)

@@ -98,7 +98,7 @@ def predict(
     NAME_page.html, which opens offline: all slices, under the segmentation and, with --uncertainty, the entropy. With
     --output-format dicom-seg the label map of a DICOM series is the segmentation NAME.dcm. All results are for research
     use only. report.json tells the model and what it was trained on, settings, volumes, times and what went wrong, with
-    names of files and never their folders. A file that cannot be segmented is reported in one line and the rest goes
+    names of images and never their folders. A file that cannot be segmented is reported in one line and the rest goes
     on; the exit code is then 2.
 
     manifest.jsonl notes what becomes of each case as it happens: after a run that was killed, the same command with

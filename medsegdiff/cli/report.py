@@ -25,14 +25,14 @@ def report(
     lines `<!-- results of NAME -->` and `<!-- end of results of NAME -->`.
     """
     # Imported here: pandas and scipy take seconds, which --help need not.
-    from medsegdiff.compare.analysis.markdown import PAGE_NAME, put_block, results_block
+    from medsegdiff.compare.analysis.markdown import put_block, results_block
     from medsegdiff.compare.analysis.publish import publish_study
     from medsegdiff.compare.analysis.report import read_settings, write_report
     from medsegdiff.compare.runs import read_json
 
     if publish is None:
-        # A page is what published folders have.
-        written = write_report(folder, published=(folder / PAGE_NAME).is_file())
+        # In published folders the cases are compressed; a README.md may lie in a study's, and not be ours.
+        written = write_report(folder, published=(folder / "cases.csv.gz").is_file())
     else:
         written = publish_study(folder, publish)
     typer.echo(f"wrote {written}")

@@ -115,7 +115,7 @@ def segment_case(predictor: BundlePredictor, case: Case) -> dict[str, Any]:
     Returns:
         "status" "done" with "outputs" (names of files by kind), "volumes", "steps" (those of each group of draws) and
         "stage_seconds", or, where a user can mend what went wrong, "status" "failed" with "error" on one line. Done
-        again, it gives the same files, but for the UIDs and times of a DICOM-SEG.
+        again, it gives the same files, but for the UIDs and times of a DICOM-SEG and the date on pictures and pages.
     """
     from medsegdiff.data.bundle_metadata import bundle_name, read_metadata
     from medsegdiff.data.writer import write_images

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -44,5 +44,5 @@ def _sampling(member: Mapping[str, Any]) -> str:
     return f"{member['sampler']}, steps {member['steps']}, draws {member['draws']}"
 
 
-def _distinct(texts: Any) -> str:
+def _distinct(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(texts))

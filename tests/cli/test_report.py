@@ -40,10 +40,11 @@ def folder(tmp_path):
 
 
 def test_here(run, folder):
+    (folder / "README.md").write_text("mine")
     result = run("report", folder)
     assert result.exit_code == 0 and "report.html" in result.output
     assert json.loads((folder / "summary.json").read_text())["tables"]["main"][0]["mean"] == 0.65
-    assert not (folder / "README.md").exists()
+    assert (folder / "README.md").read_text() == "mine"
 
 
 def test_for_a_repository(run, folder, tmp_path):

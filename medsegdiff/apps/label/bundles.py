@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any, TypeAlias
 import medsegdiff
 from medsegdiff.apps.label.weights import SHIPPED, KeptWeights
 from medsegdiff.data.bundle_config import INFERENCE_CONFIG
-from medsegdiff.data.bundle_root import METADATA
+from medsegdiff.data.bundle_metadata import METADATA, bundle_name, read_metadata
 from medsegdiff.data.dicom.segments import bundle_segments
 from medsegdiff.data.modalities import Modalities, bundle_modalities
 from medsegdiff.errors import DataError, one_line
@@ -112,8 +111,8 @@ def _served(folder: Path, work: Path) -> ServedBundle | None:
     if not (folder / METADATA).is_file() or not (folder / INFERENCE_CONFIG).is_file():
         return None
     try:
-        metadata = json.loads((folder / METADATA).read_text())
-        name = str(metadata.get("name") or folder.name)
+        metadata = read_metadata(folder)
+        name = bundle_name(folder, metadata)
         weights = KeptWeights(folder, work / "weights" / name)
         if not weights.path(SHIPPED).is_file():
             return None

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
     def __init__(self, *args: Any, writer: SegmentationWriter, **options: Any) -> None:
         self.writer = writer
         self._found: TTLCache[str, Any] = TTLCache(maxsize=4, ttl=_SECONDS_BETWEEN_SEARCHES)
-        self._fetching = threading.RLock()
+        self._searching, self._fetching = threading.Lock(), threading.RLock()
         super().__init__(*args, **options)
 
     def series_folder(self, image_id: str) -> Path:
@@ -129,15 +129,11 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
 
     def list_images(self) -> list[str]:
         """UIDs of all series that are images, as of half a minute ago at most."""
-        if "images" not in self._found:
-            self._found["images"] = [
-                _value(one, _SERIES) for one in self._search() if _value(one, _MODALITY) not in NO_IMAGES
-            ]
-        return list(self._found["images"])
+        return list(self._recent("images", self._find_images))
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """UIDs of the series that a segmentation in the store refers to, as of half a minute ago at most."""
-        known = self.list_images()
+        known = set(self.list_images())
         return [series for series in self._segmentations() if series in known]
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
@@ -269,18 +265,30 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
 
     def _segmentations(self) -> dict[str, str]:
         """UID of each series that a segmentation refers to, to that of the last one."""
-        if "segmentations" not in self._found:
-            made: dict[str, tuple[list[str], str]] = {}
-            with _answering():
-                for one in self._client.search_for_series(search_filters={"Modality": SEGMENTATION}):
-                    study, uid = _value(one, _STUDY), _value(one, _SERIES)
-                    for header in self._client.retrieve_series_metadata(study, uid):
-                        when = [_value(header, tag) for tag in _MADE]
-                        for reference in header.get(_REFERENCES, {}).get("Value", []):
-                            image = _value(reference, _SERIES)
-                            made[image] = max(made.get(image, ([], "")), (when, uid))
-            self._found["segmentations"] = {image: uid for image, (_, uid) in made.items()}
-        return dict(self._found["segmentations"])
+        return dict(self._recent("segmentations", self._find_segmentations))
+
+    def _recent(self, what: str, find: Callable[[], Any]) -> Any:
+        """What was found within half a minute, else is found now: once for all threads that ask."""
+        with self._searching:
+            found = self._found.get(what)
+            if found is None:
+                found = self._found[what] = find()
+            return found
+
+    def _find_images(self) -> list[str]:
+        return [_value(one, _SERIES) for one in self._search() if _value(one, _MODALITY) not in NO_IMAGES]
+
+    def _find_segmentations(self) -> dict[str, str]:
+        made: dict[str, tuple[list[str], str]] = {}
+        with _answering():
+            for one in self._client.search_for_series(search_filters={"Modality": SEGMENTATION}):
+                study, uid = _value(one, _STUDY), _value(one, _SERIES)
+                for header in self._client.retrieve_series_metadata(study, uid):
+                    when = [_value(header, tag) for tag in _MADE]
+                    for reference in header.get(_REFERENCES, {}).get("Value", []):
+                        image = _value(reference, _SERIES)
+                        made[image] = max(made.get(image, ([], "")), (when, uid))
+        return {image: uid for image, (_, uid) in made.items()}
 
     def _fetch(self, series: str, folder: Path) -> None:
         """Fetch the files of a series: all of them, or none."""
@@ -310,7 +318,8 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
                 self._client.store_instances([dataset])
         finally:
             file.unlink()
-        self._found.clear()
+        with self._searching:
+            self._found.clear()
         return str(dataset.SeriesInstanceUID)
 
 

@@ -68,7 +68,7 @@ class SegmentationWriter:
 
     def _own(self, info: Mapping[str, Any]) -> list[Segment]:
         """The segments of the model that a label is of; of the only bundle where no model is named."""
-        params = info.get("params") or {}
+        params = _told_by_model(info)
         bundle = next((one for one in self.bundles if one.name == params.get("bundle")), None)
         if bundle is not None:
             return bundle_segments(bundle.metadata, [_BACKGROUND, *params["label_names"]])
@@ -78,8 +78,7 @@ class SegmentationWriter:
         return {segment.label.lower(): segment for bundle in self.bundles for segment in _segments(bundle)}
 
     def _producer(self, info: Mapping[str, Any]) -> Producer:
-        if "model" in info:
-            params = info["params"]
+        if params := _told_by_model(info):
             told = {name.replace("_", " "): _words(params[name]) for name in _TOLD if params.get(name) is not None}
             return Producer(
                 name=params["bundle"],
@@ -159,6 +158,13 @@ def _rgb(given: Any) -> tuple[int, int, int]:
         msg = f"got the color {given!r} in {NAMES}; allowed are three numbers from 0 to 255"
         raise SpecError(msg)
     return red, green, blue
+
+
+def _told_by_model(info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a model tells of its result; empty for a label that is none, whatever a client says of it."""
+    params = info.get("params")
+    known = isinstance(params, Mapping) and isinstance(params.get("label_names"), Mapping) and "bundle" in params
+    return params if known and "model" in info else {}
 
 
 def _segments(bundle: ServedBundle) -> list[Segment]:

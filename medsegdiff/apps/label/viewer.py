@@ -35,8 +35,8 @@ class Viewer:
 
     def file(self, path: str, request: Request) -> Response:
         """A file of the viewer, or its page for all addresses that it makes up itself."""
-        file = (_OHIF / path).resolve()
-        if not file.is_file() or not file.is_relative_to(_OHIF):
+        file = _file(path)
+        if file is None:
             page = FileResponse(_OHIF / "index.html")
             # The panel looks for its server here, else at port 8000; what a user types there it keeps in this place.
             page.set_cookie("MONAILABEL_SERVER_URL", quote(str(request.base_url), safe=""), path="/ohif")
@@ -46,3 +46,12 @@ class Viewer:
             coloured = script.replace(_LIST_OF_COLOURS, _LIST_OF_COLOURS + self._entries, 1)
             return Response(coloured, media_type="text/javascript")
         return FileResponse(file)
+
+
+def _file(path: str) -> Path | None:
+    """The file of the viewer at a path of an address; None where there is none, or where it could be none."""
+    try:
+        file = (_OHIF / path).resolve()
+        return file if file.is_relative_to(_OHIF) and file.is_file() else None
+    except (OSError, ValueError):  # a name that is too long, or has a null in it
+        return None

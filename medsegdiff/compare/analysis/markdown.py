@@ -200,7 +200,9 @@ def _indexed(text: str) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, text: int) -> str:
     rule = ["---"] * text + ["---:"] * (len(head) - text)
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in (head, rule, *rows))
+    # A bar within a cell, such as in the reason of a failure, would end it.
+    lines = [[str(cell).replace("|", "\\|") for cell in line] for line in (head, rule, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _grouped(rows: Rows, by: Sequence[str]) -> list[tuple[dict[str, Any], list[Mapping[str, Any]]]]:

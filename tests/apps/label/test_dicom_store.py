@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import requests
+from cachetools import TTLCache
 from pydicom import Dataset
 
 pytest.importorskip("monailabel", reason="needs MONAI Label: make label-env")
@@ -103,6 +105,14 @@ def test_series_of_images_are_listed_and_fetched_once(store, client):
     assert store.get_image_uri(f"{STUDY}.1") == path
     assert client.fetched == [f"{STUDY}.1"]
     np.testing.assert_array_equal(read_image(path).array, noise(3, seed=1))
+
+
+@pytest.mark.parametrize("ttl", range(1, 8))
+def test_what_becomes_too_old_while_it_is_looked_at_is_searched_for_again(store, ttl):
+    store._found = TTLCache(maxsize=4, ttl=ttl, timer=itertools.count().__next__)
+    for _ in range(4):
+        assert store.list_images() == [f"{STUDY}.1", f"{STUDY}.2"]
+        assert store.get_labeled_images() == []
 
 
 def test_whose_series_it_is_is_not_kept(store):

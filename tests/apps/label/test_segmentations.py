@@ -94,8 +94,9 @@ def test_names_and_colours_of_the_viewer_come_first(bundles, series):
         ([{"model_name": "AIName"}], "MANUAL"),
     ],
 )
-def test_what_a_person_sends_is_never_automatic(bundles, series, info, share):
-    data, *_ = _written(bundles, series, {"label_info": info})
+@pytest.mark.parametrize("claims", [{}, {"model": "hippocampus"}, {"model": "x", "params": {"bundle": "hippocampus"}}])
+def test_what_a_person_sends_is_never_automatic(bundles, series, info, share, claims):
+    data, *_ = _written(bundles, series, {"label_info": info, **claims})
     assert {segment.SegmentAlgorithmType for segment in data.SegmentSequence} == {share}
     assert ("SegmentAlgorithmName" in data.SegmentSequence[0]) == (share != "MANUAL")
     if share == "MANUAL":

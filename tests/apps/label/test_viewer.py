@@ -24,7 +24,8 @@ def test_the_viewer_and_nothing_beside_it_is_served(client):
     page = client.get("/ohif/").text
     assert "<html" in page
     assert client.get("/ohif/viewer/some/address").text == page
-    assert client.get("/ohif/..%2f..%2f..%2fapp.py").text == page
+    for path in ("..%2f..%2f..%2fapp.py", "a%00b", "a" * 300):
+        assert client.get(f"/ohif/{path}").text == page
     script = re.search(r'src="/ohif/([^"]+\.js)"', page)
     assert script is not None
     assert client.get(f"/ohif/{script[1]}").text == (viewer._OHIF / script[1]).read_text()
