@@ -65,7 +65,7 @@ def _digests(bundle):
 
 @pytest.fixture
 def labelled(orthanc, tmp_path):
-    """Stores three series, and gives what keeps a final label of each by a server."""
+    """Stores three series, and gives what keeps a final label of each by a server and returns their names."""
     images = [add(orthanc, brain(number), tmp_path / "series") for number in (1, 2, 4)]
 
     def label(client):
@@ -75,6 +75,7 @@ def labelled(orthanc, tmp_path):
             upload = {"label": ("label.nii.gz", file.read_bytes())}
             form = {"params": json.dumps({"label_info": NAMES})}
             assert client.put("/datastore/label", params={"image": image}, data=form, files=upload).status_code == 200
+        return images
 
     return label
 
@@ -129,14 +130,14 @@ def test_a_server_that_is_killed_while_it_trains_leaves_all_weights_as_they_were
 ):
     before = _digests(tiny_bundle)
     client, process, _ = serve()
-    labelled(client)
+    image, *_ = labelled(client)
     client.post("/train/hippocampus", json={"epochs": 10_000})
     _wait_for(client, lambda task: any("epoch" in line for line in task.get("details", ())))
     _end(process)
     assert _digests(tiny_bundle) == before
     client, *_ = serve()
-    image = client.get("/proxy/dicom/series").json()[0]["0020000E"]["Value"][0]
     reply = client.post("/infer/hippocampus", params={"image": image, "output": "json"})
+    assert reply.status_code == 200, reply.text
     assert reply.json()["weights"] == "shipped"
     models = client.get("/info/").json()["models"]
     assert models["hippocampus"]["config"]["weights"] == ["latest", "shipped", "supervised"]
