@@ -163,8 +163,9 @@ def _rgb(given: Any) -> tuple[int, int, int]:
 def _told_by_model(info: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a model tells of its result; empty for a label that is none, whatever a client says of it."""
     params = info.get("params")
-    known = isinstance(params, Mapping) and isinstance(params.get("label_names"), Mapping) and "bundle" in params
-    return params if known and "model" in info else {}
+    if "model" not in info or not isinstance(params, Mapping):
+        return {}
+    return params if "bundle" in params and isinstance(params.get("label_names"), Mapping) else {}
 
 
 def _segments(bundle: ServedBundle) -> list[Segment]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ RUNS = "runs.csv"
 _LEVELS = 63
 """Grey levels of an image and shades of an uncertainty: what noise there is beyond them takes most of the space."""
 _PATH = re.compile(r"(?:/[\w.+-]+)+/([\w.+-]+)")
+_STUDY_PATH = re.compile(r"""^(\s*(?:dataset_dir|split_file):\s*)(["']?)/(?:.*/)?([^/\n]+?)\2[ ]*$""", re.MULTILINE)
 
 
 def publish_study(folder: str | Path, to: str | Path) -> Path:
@@ -52,12 +52,9 @@ def publish_study(folder: str | Path, to: str | Path) -> Path:
             made.mkdir(mode=0o755)
             _copy_tables(folder, made)
             _copy_pictures(folder / "pictures", made / "pictures")
-            if (folder / "study.yaml").is_file():
-                shutil.copyfile(folder / "study.yaml", made / "study.yaml")
+            copy_study(folder / "study.yaml", made / "study.yaml")
             write_report(made, published=True)
-            if to.exists():
-                to.rename(Path(place) / "before")
-            made.rename(to)
+            _put(made, to, before=Path(place) / "before")
     except OSError as error:
         msg = f"{to} cannot be written ({one_line(error)}); choose another folder"
         raise DataError(msg) from error
@@ -69,6 +66,31 @@ def _replaceable(to: Path) -> bool:
     return to.is_dir() and (not any(to.iterdir()) or ((to / SUMMARY_NAME).is_file() and not (to / "runs").exists()))
 
 
+def _put(made: Path, to: Path, *, before: Path) -> None:
+    """Put a folder into its place; what was there comes back where that fails."""
+    if not to.exists():
+        made.rename(to)
+        return
+    to.rename(before)
+    try:
+        made.rename(to)
+    except OSError:
+        before.rename(to)
+        raise
+
+
+def copy_study(path: Path, to: Path) -> None:
+    """The study file; of folders and files on this machine only their names."""
+    if path.is_file():
+        to.write_text(_STUDY_PATH.sub(r"\1\2\3\2", path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def without_folders(reason: str) -> str:
+    """Why a run failed, with the names of files alone."""
+    # A home folder may have spaces, which end a path for the pattern.
+    return _PATH.sub(r"\1", reason.replace(f"{Path.home()}/", "/home/"))
+
+
 def _copy_tables(folder: Path, to: Path) -> None:
     for name in TABLES:
         path = next((one for one in (folder / name, folder / f"{name}.gz") if one.is_file()), None)
@@ -76,7 +98,7 @@ def _copy_tables(folder: Path, to: Path) -> None:
             continue
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         if "reason" in table:
-            table["reason"] = table["reason"].str.replace(_PATH, r"\1", regex=True)
+            table["reason"] = table["reason"].map(without_folders)
         if name == RUNS:
             table.to_csv(to / name, index=False)
         else:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from medsegdiff.compare.analysis.pictures import read_snapshots
-from medsegdiff.compare.analysis.publish import publish_study
+from medsegdiff.compare.analysis.publish import copy_study, publish_study, without_folders
 from medsegdiff.errors import DataError, SpecError
 
 METHODS = ("recycling", "supervised")
@@ -71,6 +73,45 @@ def test_folders_are_taken_out_of_reasons(published):
     assert "x y: b.pt is bad" in (published / "runs.csv").read_text()
     for name in ("runs.csv", "summary.json", "README.md", "report.html"):
         assert "/home" not in (published / name).read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("dataset_dir: /home/Max Muster/data/hippocampus", "dataset_dir: hippocampus"),
+        ("split_file: '/data/split.json'  ", "split_file: 'split.json'"),
+        ("dataset_dir: data/hippocampus", "dataset_dir: data/hippocampus"),
+        ("# see /data/README", "# see /data/README"),
+    ],
+)
+def test_a_study_file_keeps_only_the_names_of_what_lies_on_this_machine(tmp_path, line, kept):
+    (tmp_path / "study.yaml").write_text(f"name: tiny\n{line}\nsize: small\n")
+    copy_study(tmp_path / "study.yaml", tmp_path / "copy.yaml")
+    assert (tmp_path / "copy.yaml").read_text() == f"name: tiny\n{kept}\nsize: small\n"
+
+
+def test_a_home_folder_with_a_space_is_taken_out_of_reasons(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/Max Muster")
+    assert without_folders("/home/Max Muster/x/a.nii cannot be read") == "a.nii cannot be read"
+    assert without_folders("/home/Max Muster/a.nii cannot be read") == "a.nii cannot be read"
+
+
+def test_what_was_published_stays_where_the_new_one_cannot_be_put(study, tmp_path, monkeypatch):
+    to = tmp_path / "tiny"
+    publish_study(study, to)
+    before = (to / "summary.json").read_bytes()
+    rename = Path.rename
+
+    def fail(path, target):
+        if path.name == "study":
+            raise OSError(errno.ENOSPC, "no space")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(DataError, match="cannot be written"):
+        publish_study(study, to)
+    assert (to / "summary.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
 def test_pictures_show_what_they_showed(study, published):
