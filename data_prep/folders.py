@@ -38,7 +38,7 @@ def extract_archive(archive: Path, folder: Path) -> None:
     try:
         if tarfile.is_tarfile(archive):
             with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")  # refuses members that would land outside
+                _extract_tar(tar, folder)
             return
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as packed:
@@ -49,6 +49,24 @@ def extract_archive(archive: Path, folder: Path) -> None:
         raise DataError(msg) from error
     msg = f"{archive}: got a file that is no archive; allowed are tar, tar.gz and zip, or a folder; check the path"
     raise DataError(msg)
+
+
+def _extract_tar(tar: tarfile.TarFile, folder: Path) -> None:
+    """Extract what lands inside of the folder, and refuse the rest.
+
+    Raises:
+        TarError: a member would land outside, or is neither file nor folder nor link.
+    """
+    if hasattr(tarfile, "data_filter"):
+        tar.extractall(folder, filter="data")
+        return
+    # Before Python 3.10.12 and 3.11.4, such as that of Debian 12; no data set needs links.
+    root = folder.resolve()
+    for member in tar:
+        if not (member.isfile() or member.isdir()) or not (root / member.name).resolve().is_relative_to(root):
+            msg = f"{member.name!r} would be extracted outside of the folder, or is no file"
+            raise tarfile.TarError(msg)
+        tar.extract(member, root, set_attrs=False)
 
 
 @contextmanager

@@ -50,13 +50,15 @@ def training_data(dataset_dir: str | None, init_weights: str | os.PathLike[str] 
 
     Args:
         dataset_dir: a folder whose `dataset.json` may have "name", "licence" and "reference"; None for phantoms.
-        init_weights: weights that training starts from, whose data sets are added.
+        init_weights: weights that training starts from, whose data sets are added; they need no `model.json`.
     """
     own = PHANTOMS
     if dataset_dir is not None:
         about = dataset_description(dataset_dir)
         own = {key: str(about.get(key) or NOT_STATED) for key in ("name", "licence")}
-    earlier = [] if init_weights is None else weights_training_data(init_weights)
+    earlier: list[dict[str, str]] = []
+    if init_weights is not None:
+        earlier = weights_training_data(init_weights) if spec_path(init_weights).is_file() else [_UNKNOWN]
     return [own, *(entry for entry in earlier if entry != own)]
 
 

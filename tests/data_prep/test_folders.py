@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from data_prep.folders import appearing_at_once, extract_archive
+from data_prep.folders import appearing_at_once, extract_archive, files_below
 from medsegdiff.errors import DataError
 
 
@@ -28,11 +28,28 @@ def test_archives_are_extracted(tmp_path, name):
     assert (tmp_path / "out" / "folder" / "file.txt").read_bytes() == b"content" * 1000
 
 
-def test_a_tar_that_points_out_of_the_folder_is_refused(tmp_path):
+@pytest.mark.parametrize("old", [False, True], ids=["this Python", "one without filters"])
+def test_a_tar_that_points_out_of_the_folder_is_refused(tmp_path, monkeypatch, old):
+    if old:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
     archive = _archive(tmp_path / "a.tar", name="../outside.txt")
     with pytest.raises(DataError, match=r"a\.tar: cannot be extracted .*outside"):
         extract_archive(archive, tmp_path / "out")
     assert not (tmp_path / "outside.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_tars_are_extracted_by_a_python_without_filters(tmp_path, monkeypatch, name):
+    archive = _archive(tmp_path / name)
+    extract_archive(archive, tmp_path / "new")
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    extract_archive(archive, tmp_path / "old")
+    new, old = (
+        {path.relative_to(tmp_path / folder): path.read_bytes() for path in files_below(tmp_path / folder)}
+        for folder in ("new", "old")
+    )
+    assert new == old
+    assert new
 
 
 def test_a_zip_cannot_point_out_of_the_folder(tmp_path):

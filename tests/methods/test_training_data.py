@@ -73,3 +73,8 @@ def test_they_are_told_in_words():
     assert in_words([ORGANS, {"name": "Own", "licence": NOT_STATED}, UNKNOWN]) == (
         "Organs (CC BY 4.0); Own (licence not stated); not stated"
     )
+
+
+def test_a_run_may_start_from_weights_of_which_nothing_is_known(tmp_path):
+    (tmp_path / "start.pt").touch()
+    assert training_data(None, tmp_path / "start.pt") == [PHANTOMS, UNKNOWN]

@@ -66,31 +66,34 @@ class Words(html.parser.HTMLParser):
 
 
 def test_the_summary_is_that_of_the_tables(committed, again):
-    found, expected = (json.loads((folder / "summary.json").read_text()) for folder in (again, committed))
+    found, expected = (
+        json.loads((folder / "summary.json").read_text(encoding="utf-8")) for folder in (again, committed)
+    )
     assert expected["tables"]["main"] and expected["claims"]
     near(found, expected)
 
 
 def test_the_report_and_the_page_say_what_the_tables_say(committed, again):
     assert Words(again / "report.html").words == Words(committed / "report.html").words
-    assert (again / "README.md").read_text() == (committed / "README.md").read_text()
+    assert (again / "README.md").read_text(encoding="utf-8") == (committed / "README.md").read_text(encoding="utf-8")
 
 
 def test_its_figures_are_there(committed, again):
     found, expected = ({path.name for path in (one / "figures").iterdir()} for one in (again, committed))
     assert found == expected
-    page = (committed / "README.md").read_text()
+    page = (committed / "README.md").read_text(encoding="utf-8")
     assert set(re.findall(r"\]\(figures/([^)]+)\)", page)) == expected
 
 
 def test_the_readme_shows_its_results(committed):
     settings = read_settings(committed / "study.yaml")
     shown = block_in((REPOSITORY / "README.md").read_text(encoding="utf-8"), settings["name"])
-    assert shown == results_block(json.loads((committed / "summary.json").read_text()), settings)
+    assert shown == results_block(json.loads((committed / "summary.json").read_text(encoding="utf-8")), settings)
 
 
 def test_the_study_is_one_of_those_that_can_be_run(committed):
-    assert (committed / "study.yaml").read_text() == (REPOSITORY / "studies" / f"{committed.name}.yaml").read_text()
+    study = REPOSITORY / "studies" / f"{committed.name}.yaml"
+    assert (committed / "study.yaml").read_bytes() == study.read_bytes()
 
 
 def test_it_is_light_and_names_no_place_of_the_machine_it_was_made_on(committed):

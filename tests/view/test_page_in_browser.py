@@ -24,5 +24,5 @@ def test_the_page_opens_and_tells_what_is_at_the_first_place(make_case, tmp_path
     pytest.importorskip("ipyniivue", reason="extra `pages` is not installed")
     (tmp_path / "page.html").write_text(case_page(make_case(), b""), encoding="utf-8")
     command = [CHROMIUM, *OPTIONS, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "page.html").as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    dom = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, check=True).stdout
     assert re.search(r'<output id="place">(.*?)</output>', dom)[1] == "voxel 4, 5, 1 · organ · uncertainty 0.50"
