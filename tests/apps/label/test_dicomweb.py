@@ -17,6 +17,7 @@ import SimpleITK as sitk
 
 from medsegdiff.data.dicom.folder import read_folder
 from medsegdiff.data.reading import read_image
+from tests.apps.label.asking import ask, saved
 from tests.apps.label.networks import random_bundle
 from tests.apps.label.series import ROOT, add, brain, defective, multi_frame, smooth, structures
 from tests.data.dicom.segmentations import voxels_of, voxels_on_grid
@@ -42,17 +43,6 @@ def client(start, orthanc, bundle, tmp_path):
     return start(orthanc.dicomweb, bundle, work=tmp_path / "work")
 
 
-def _infer(client, image, output="image", model="hippocampus", **params):
-    query = {"image": image, "output": output}
-    return client.post(f"/infer/{model}", params=query, data={"params": json.dumps(params)})
-
-
-def _file(reply, path):
-    assert reply.status_code == 200, reply.text
-    path.write_bytes(reply.content)
-    return path
-
-
 def _put(client, image, file, *, tag="final", **params):
     upload = {"label": (file.name, file.read_bytes())}
     form = {"params": json.dumps(params)}
@@ -72,7 +62,7 @@ def test_all_formats_hold_the_same_label_at_the_same_place(hospital, client, tmp
     assert client.get("/info/").json()["datastore"]["total"] == 2
     for uid in (image, other):
         nrrd, nifti, segmentation = (
-            _file(_infer(client, uid, output, result_extension=suffix, seed=3), tmp_path / f"label{suffix}")
+            saved(ask(client, uid, output, result_extension=suffix, seed=3), tmp_path / f"label{suffix}")
             for output, suffix in (("image", ".nrrd"), ("image", ".nii.gz"), ("dicom_seg", ".dcm"))
         )
         _, affine = read_folder(tmp_path / "series" / uid)
@@ -88,7 +78,7 @@ def test_a_dicom_segmentation_is_sent_as_what_it_is_and_leaves_nothing_behind(ho
     image = hospital(brain(1))
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
-    reply = _infer(client, image, "dicom_seg", label_info=NAMES)
+    reply = ask(client, image, "dicom_seg", label_info=NAMES)
     assert reply.headers["content-type"] == "application/dicom"
     assert not list((tmp_path / "scratch").iterdir())
     (tmp_path / "answer.dcm").write_bytes(reply.content)
@@ -98,7 +88,7 @@ def test_a_dicom_segmentation_is_sent_as_what_it_is_and_leaves_nothing_behind(ho
     assert data.SegmentSequence[0].SegmentAlgorithmType == "AUTOMATIC"
     assert "CC BY-SA 4.0" in data.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters
     assert data.PatientName == "Doe^Jane"
-    assert _infer(client, image, "dicom_seg", label_info=["x"]).status_code == 400
+    assert ask(client, image, "dicom_seg", label_info=["x"]).status_code == 400
 
 
 def test_a_corrected_label_comes_back_where_it_was_drawn(hospital, client, orthanc, tmp_path):
@@ -109,7 +99,7 @@ def test_a_corrected_label_comes_back_where_it_was_drawn(hospital, client, ortha
     label[2:5, 3:9, 4:6] = 1  # in one corner of an oblique volume
     label[15:17, 12:13, 8:11] = 2
     drawn = sitk.GetImageFromArray(label.transpose())
-    shown = _file(client.get("/datastore/image", params={"image": image}), tmp_path / "shown.nii.gz")
+    shown = saved(client.get("/datastore/image", params={"image": image}), tmp_path / "shown.nii.gz")
     drawn.CopyInformation(sitk.ReadImage(shown))
     sitk.WriteImage(drawn, str(tmp_path / "drawn.nrrd"))
     assert _put(client, image, tmp_path / "drawn.nrrd", label_info=NAMES).status_code == 200
@@ -123,14 +113,14 @@ def test_a_corrected_label_comes_back_where_it_was_drawn(hospital, client, ortha
     parsed = highdicom.seg.segread(tmp_path / "stored.dcm")
     assert parsed.get_segment_description(1).algorithm_type.value == "MANUAL"
     kept = client.get("/datastore/label", params={"label": image, "tag": "final"})
-    np.testing.assert_array_equal(read_image(_file(kept, tmp_path / "kept.nrrd")).array, label)
+    np.testing.assert_array_equal(read_image(saved(kept, tmp_path / "kept.nrrd")).array, label)
 
 
 @pytest.mark.skipif(DCIODVFY is None, reason=MISSING)
 def test_a_validator_finds_no_error_in_what_is_answered_or_stored(hospital, client, orthanc, tmp_path):
     image = hospital(brain(1, PatientSex="F"))
-    answer = _file(_infer(client, image, "dicom_seg"), tmp_path / "answer.dcm")
-    label = _file(_infer(client, image, result_extension=".nii.gz"), tmp_path / "label.nii.gz")
+    answer = saved(ask(client, image, "dicom_seg"), tmp_path / "answer.dcm")
+    label = saved(ask(client, image, result_extension=".nii.gz"), tmp_path / "label.nii.gz")
     for number, names in enumerate((NAMES, [{"name": "head", "model_name": "hippocampus"}])):
         assert _put(client, image, label, label_info=names).status_code == 200
         (tmp_path / f"{number}.dcm").write_bytes(orthanc.files(Modality="SEG")[0])
@@ -142,12 +132,12 @@ def test_defective_series_are_each_refused_by_their_defect_and_the_others_stay_u
     refused = {hospital(datasets): words for words, datasets in defective().items()}
     sound = hospital(brain(1))
     for image, words in refused.items():
-        reply = _infer(client, image)
+        reply = ask(client, image)
         assert reply.status_code == 422
         assert reply.json()["detail"].startswith(f"series {image}: got ")
         assert words in reply.json()["detail"]
         assert _is_one_line(reply)
-    assert _infer(client, sound).status_code == 200
+    assert ask(client, sound).status_code == 200
     for _ in range(3):  # the defective ones come first by name
         assert client.post("/activelearning/first", json={}).json()["id"] == sound
 
@@ -160,7 +150,7 @@ def test_what_is_no_image_or_of_another_kind_or_unknown_is_refused(hospital, cli
             for one in brain(2, SeriesInstanceUID=f"{ROOT}.22", StudyInstanceUID=f"{ROOT}.99", PatientName="Doe^John")
         ]
     )
-    label = _file(_infer(client, image, result_extension=".nii.gz"), tmp_path / "label.nii.gz")
+    label = saved(ask(client, image, result_extension=".nii.gz"), tmp_path / "label.nii.gz")
     assert _put(client, image, label).status_code == 200
     (tmp_path / "stored.dcm").write_bytes(orthanc.files(Modality="SEG")[0])
     segmentation = str(pydicom.dcmread(tmp_path / "stored.dcm").SeriesInstanceUID)
@@ -174,12 +164,12 @@ def test_what_is_no_image_or_of_another_kind_or_unknown_is_refused(hospital, cli
         ("..%2f..", 400, "no plain name"),
         ("/etc/passwd", 400, "no plain name"),
     ):
-        reply = _infer(client, uid)
+        reply = ask(client, uid)
         assert (reply.status_code, words in reply.json()["detail"]) == (status, True), reply.text
         assert _is_one_line(reply)
-    reply = _infer(client, image, model="nothing")
+    reply = ask(client, image, model="nothing")
     assert reply.status_code == 404 and _is_one_line(reply)
-    assert _infer(client, image).status_code == 200
+    assert ask(client, image).status_code == 200
 
 
 def _as_ct(data):
@@ -190,7 +180,7 @@ def _as_ct(data):
 @pytest.mark.parametrize("kind", ["damaged", "text", "bare", "empty"])
 def test_a_label_that_cannot_be_used_is_refused_and_not_stored(hospital, client, orthanc, tmp_path, kind):
     image = hospital(brain(1))
-    whole = _file(_infer(client, image, result_extension=".nii.gz"), tmp_path / "label.nii.gz")
+    whole = saved(ask(client, image, result_extension=".nii.gz"), tmp_path / "label.nii.gz")
     name, content = {
         "damaged": ("x.nii.gz", whole.read_bytes()[:300]),
         "text": ("x.txt", b"label"),
@@ -206,7 +196,7 @@ def test_a_label_that_cannot_be_used_is_refused_and_not_stored(hospital, client,
 
 def test_images_are_not_changed_behind_the_back_of_the_store(hospital, client, orthanc, tmp_path):
     image = hospital(brain(1))
-    before = _infer(client, image, result_extension=".nii").content
+    before = ask(client, image, result_extension=".nii").content
     upload = {"file": ("x.nii.gz", b"anything")}
     for reply in (
         client.put("/datastore/image", params={"image": image}, files=upload),
@@ -215,7 +205,7 @@ def test_images_are_not_changed_behind_the_back_of_the_store(hospital, client, o
     ):
         assert reply.status_code == 400
         assert "DICOM store itself" in reply.json()["detail"]
-    assert _infer(client, image, result_extension=".nii").content == before
+    assert ask(client, image, result_extension=".nii").content == before
 
 
 def test_series_of_a_study_make_one_image_and_a_missing_one_is_named(start, hospital, orthanc, repository, tmp_path):
@@ -223,11 +213,11 @@ def test_series_of_a_study_make_one_image_and_a_missing_one_is_named(start, hosp
     whole = [hospital(brain(10 + k, text, study=1)) for k, text in enumerate(("T1", "T1CE", "AX T2", "FLAIR"))]
     torn = [hospital(brain(20 + k, text, study=2)) for k, text in enumerate(("T1", "T1CE", "AX T2"))]
     client = start(orthanc.dicomweb, bundle, work=tmp_path / "work")
-    answers = [_infer(client, image, model="brats", result_extension=".nii").content for image in whole]
+    answers = [ask(client, image, model="brats", result_extension=".nii").content for image in whole]
     assert answers[0] == answers[-1]
-    segmentation = _file(_infer(client, whole[3], "dicom_seg", model="brats"), tmp_path / "answer.dcm")
+    segmentation = saved(ask(client, whole[3], "dicom_seg", model="brats"), tmp_path / "answer.dcm")
     assert pydicom.dcmread(segmentation).ReferencedSeriesSequence[0].SeriesInstanceUID == whole[3]
-    reply = _infer(client, torn[1], model="brats")
+    reply = ask(client, torn[1], model="brats")
     assert reply.status_code == 422
     assert "no series of flair" in reply.json()["detail"]
     assert _is_one_line(reply)
@@ -251,7 +241,7 @@ def test_cases_are_scored_and_served_the_most_uncertain_first(hospital, client):
 
 def test_labelled_pairs_are_those_of_the_store(hospital, client, orthanc, start, bundle, tmp_path):
     image = hospital(brain(1))
-    label = _file(_infer(client, image, result_extension=".nii.gz"), tmp_path / "label.nii.gz")
+    label = saved(ask(client, image, result_extension=".nii.gz"), tmp_path / "label.nii.gz")
     assert client.get("/datastore/dataset").status_code == 422
     assert _put(client, image, label).status_code == 200
     expected = read_image(label).array

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pydicom
 import pytest
@@ -13,6 +11,7 @@ pytest.importorskip("monailabel", reason="needs MONAI Label: make label-env")
 import pydicom_seg
 import SimpleITK as sitk
 
+from tests.apps.label.asking import ask, saved
 from tests.apps.label.networks import random_bundle
 from tests.data.dicom.validator import DCIODVFY, dicom_errors
 
@@ -49,17 +48,6 @@ def stored(orthanc, data_root):
     return stored
 
 
-def _infer(client, image, output, model="hippocampus", **params):
-    query = {"image": image, "output": output}
-    return client.post(f"/infer/{model}", params=query, data={"params": json.dumps(params)})
-
-
-def _file(reply, path):
-    assert reply.status_code == 200, reply.text
-    path.write_bytes(reply.content)
-    return path
-
-
 def _by_place(data, like):
     """A segmentation (slices, rows, columns) on the grid of an image, by places in the patient alone."""
     found = pydicom_seg.MultiClassReader().read(data).image
@@ -79,17 +67,17 @@ def test_regular_series_are_segmented_and_defective_ones_refused(
     bundle = random_bundle(repository, tmp_path / "bundles", "hippocampus", window=(96, 96, 24), kind="")
     client = start(orthanc.dicomweb, bundle, work=tmp_path / "work", candidates=0)
     for name, words in FAILING.items():
-        reply = _infer(client, stored(f"odd/dicom2nifti/failing/{name}/001"), "image")
+        reply = ask(client, stored(f"odd/dicom2nifti/failing/{name}/001"), "image")
         assert (reply.status_code, words in reply.json()["detail"]) == (422, True), reply.text
         assert "\n" not in reply.json()["detail"] and "dicom2nifti" not in reply.text
-    reply = _infer(client, stored(CONTOURS), "image")
+    reply = ask(client, stored(CONTOURS), "image")
     assert (reply.status_code, "contours (RTSTRUCT)" in reply.json()["detail"]) == (422, True)
     for name in REGULAR:
         image = stored(name)
-        label = sitk.ReadImage(_file(_infer(client, image, "image", result_extension=".nrrd"), tmp_path / "x.nrrd"))
+        label = sitk.ReadImage(saved(ask(client, image, "image", result_extension=".nrrd"), tmp_path / "x.nrrd"))
         expected = sitk.GetArrayFromImage(label)
         assert len(np.unique(expected)) > 1, name
-        answer = _file(_infer(client, image, "dicom_seg"), tmp_path / "x.dcm")
+        answer = saved(ask(client, image, "dicom_seg"), tmp_path / "x.dcm")
         np.testing.assert_array_equal(_by_place(pydicom.dcmread(answer), label), expected, err_msg=name)
         if DCIODVFY is not None:
             source = next((data_root / name).glob("*.dcm"))
@@ -136,7 +124,7 @@ def test_the_shipped_weights_refuse_series_of_another_kind(stored, start, orthan
 
     client = start(orthanc.dicomweb, own_bundles() / "hippocampus", work=tmp_path / "work")
     scan, image = stored(SCAN), stored(HIPPOCAMPUS)
-    reply = _infer(client, scan, "image")
+    reply = ask(client, scan, "image")
     assert reply.status_code == 422
     assert "modality CT; hippocampus segments MR" in reply.json()["detail"]
-    assert _infer(client, image, "json").json()["label_names"] == {"anterior": 1, "posterior": 2}
+    assert ask(client, image, "json").json()["label_names"] == {"anterior": 1, "posterior": 2}
