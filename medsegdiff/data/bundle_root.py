@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import medsegdiff
-from medsegdiff.data.bundle_metadata import METADATA
+from medsegdiff.data.bundle_metadata import METADATA, read_metadata
 from medsegdiff.errors import DataError
 
 
@@ -43,8 +42,8 @@ def find_bundle_root(task: str, *, arguments: Sequence[str] | None = None) -> st
 
 def _is_bundle(folder: Path, task: str) -> bool:
     try:
-        return bool(json.loads((folder / METADATA).read_text()).get("name") == task)
-    except (OSError, ValueError, AttributeError):
+        return bool(read_metadata(folder).get("name") == task)
+    except (OSError, DataError):
         return False
 
 

@@ -155,7 +155,7 @@ def _from_dataset_json(folder: Path) -> list[Item]:
     source = folder / DATASET_FILE
     items: dict[str, Item] = {}
     missing: list[Path] = []
-    entries = _dataset_json(folder).get("training", [])
+    entries = dataset_description(folder).get("training", [])
     for entry in entries if isinstance(entries, list) else [None]:
         if not isinstance(entry, dict) or not {"image", "label"} <= entry.keys():
             msg = (
@@ -193,11 +193,7 @@ def dataset_description(dataset_dir: str | Path) -> dict[str, Any]:
     Raises:
         DataError: it cannot be read as the object of an MSD task.
     """
-    return _dataset_json(Path(dataset_dir))
-
-
-def _dataset_json(folder: Path) -> dict[str, Any]:
-    path = folder / DATASET_FILE
+    path = Path(dataset_dir) / DATASET_FILE
     if not path.is_file():
         return {}
     try:
@@ -215,7 +211,7 @@ def _dataset_json(folder: Path) -> dict[str, Any]:
 
 def _named_split(folder: Path, fold: int | None) -> Path | None:
     """The file that the `splits` entry of `dataset.json` names for a plain split or for folds, if it does."""
-    splits = _dataset_json(folder).get("splits")
+    splits = dataset_description(folder).get("splits")
     if isinstance(splits, str):
         splits = {DEFAULT_SPLIT_KEY: splits}
     name = splits.get(DEFAULT_SPLIT_KEY if fold is None else FOLDS_KEY) if isinstance(splits, dict) else None
