@@ -40,7 +40,7 @@ test: lint types ## run all checks: lint, format, types, tests
 test-label: $(INSTALLED_LABEL) ## run the tests of the MONAI Label app, and those of what it stands on, in .venv-label
 	$(LABEL_BIN)/python -m pytest tests/apps/label tests/data tests/data_prep/test_dicom.py \
 		tests/data_prep/test_dicom_labels.py tests/inferers/test_predictor.py tests/cli/test_predict.py \
-		tests/cli/test_predict_dicom.py
+		tests/cli/test_predict_dicom.py tests/cli/test_predict_resumed.py
 
 lint: $(INSTALLED_DEV) ## check style and format
 	$(BIN)/ruff check .
