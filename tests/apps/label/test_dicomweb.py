@@ -23,6 +23,7 @@ from tests.apps.label.series import ROOT, add, brain, defective, multi_frame, sm
 from tests.data.dicom.segmentations import voxels_of, voxels_on_grid
 from tests.data.dicom.validator import DCIODVFY, MISSING, dicom_errors
 
+WORK = "work"  # where the server keeps its own files
 WINDOW = (24, 24, 16)
 NAMES = [{"name": "anterior", "color": [255, 0, 0]}, {"name": "posterior", "color": [0, 255, 0]}]
 
@@ -40,7 +41,7 @@ def hospital(orthanc, tmp_path):
 
 @pytest.fixture
 def client(start, orthanc, bundle, tmp_path):
-    return start(orthanc.dicomweb, bundle, work=tmp_path / "work")
+    return start(orthanc.dicomweb, bundle, work=tmp_path / WORK)
 
 
 def _put(client, image, file, *, tag="final", **params):
@@ -53,7 +54,7 @@ def _is_one_line(reply):
     text = reply.text
     assert "Doe" not in text and "4711" not in text and "Traceback" not in text
     detail = reply.json()["detail"]
-    return "\n" not in detail and "/work/" not in detail and "/tmp/" not in detail
+    return "\n" not in detail and f"/{WORK}/" not in detail and "/tmp/" not in detail
 
 
 def test_all_formats_hold_the_same_label_at_the_same_place(hospital, client, tmp_path):
@@ -212,7 +213,7 @@ def test_series_of_a_study_make_one_image_and_a_missing_one_is_named(start, hosp
     bundle = random_bundle(repository, tmp_path / "bundles", "brats", channels=4, window=WINDOW)
     whole = [hospital(brain(10 + k, text, study=1)) for k, text in enumerate(("T1", "T1CE", "AX T2", "FLAIR"))]
     torn = [hospital(brain(20 + k, text, study=2)) for k, text in enumerate(("T1", "T1CE", "AX T2"))]
-    client = start(orthanc.dicomweb, bundle, work=tmp_path / "work")
+    client = start(orthanc.dicomweb, bundle, work=tmp_path / WORK)
     answers = [ask(client, image, model="brats", result_extension=".nii").content for image in whole]
     assert answers[0] == answers[-1]
     segmentation = saved(ask(client, whole[3], "dicom_seg", model="brats"), tmp_path / "answer.dcm")
