@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import time
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from medsegdiff.errors import SpecError
 
 _TORCHRUN_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# How long threads of Gloo get to let go of tensors: far more than they take, even where they must wait for a core.
+_GLOO_GRACE_SECONDS = 0.5
 
 
 def process_rank() -> int:
@@ -91,5 +94,12 @@ def distribute(network: nn.Module, device: str | torch.device) -> DistributedDat
 
 def stop_processes() -> None:
     """Leave the processes of the run, where they were joined."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    if not dist.is_initialized():
+        return
+    over_gloo = dist.get_backend() == "gloo"
+    dist.destroy_process_group()
+    if over_gloo:
+        # Threads of Gloo outlive the group where a network was distributed, and let go of the tensors of a collective
+        # only after it has been reported as done. One that still has to when the interpreter ends aborts the process
+        # (pytorch#179291), and torchrun then calls a finished training failed.
+        time.sleep(_GLOO_GRACE_SECONDS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -16,13 +18,36 @@ from medsegdiff.errors import SpecError
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
+# The thread of Gloo that did the sum still has to let go of the tensor when the program ends: for that it needs the
+# lock of Python, which the main thread keeps.
+ENDS_BEFORE_GLOO = """
+import sys, time
+import torch
+from torch import distributed as dist
+from medsegdiff.engines.distributed import start_processes, stop_processes
+
+start_processes("cpu")
+kept = dist.group.WORLD  # as a distributed network does
+tensor = torch.ones(1)
+sys.setswitchinterval(100)
+dist.all_reduce(tensor, async_op=True)
+until = time.monotonic() + 0.1
+while time.monotonic() < until:
+    pass
+stop_processes()
+"""
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
 @pytest.fixture
 def torchrun(monkeypatch):
     """The environment of the only process of a run; leaves the run in the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    for name, value in zip(VARIABLES, ("0", "0", "1", "127.0.0.1", str(port)), strict=True):
+    for name, value in zip(VARIABLES, ("0", "0", "1", "127.0.0.1", free_port()), strict=True):
         monkeypatch.setenv(name, value)
     yield
     stop_processes()
@@ -52,6 +77,11 @@ def test_the_cpu_joins_over_gloo(torchrun):
     assert logging.root.manager.disable < logging.WARNING
     stop_processes()
     assert not dist.is_initialized()
+
+
+def test_a_process_ends_well_though_gloo_still_holds_a_tensor(torchrun):
+    result = subprocess.run([sys.executable, "-c", ENDS_BEFORE_GLOO], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def test_further_processes_log_errors_only(torchrun, monkeypatch):
