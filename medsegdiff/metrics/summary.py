@@ -22,7 +22,7 @@ from medsegdiff.metrics.segmentation import METRICS, METRICS_2D, ClassMetrics
 
 TITLES = {
     "dice": "Dice",
-    "hd95": "HD95 mm",
+    "hd95": "HD95",
     "nsd": "NSD",
     "iou": "IoU",
     "precision": "Precision",
@@ -109,7 +109,8 @@ def format_table(summary: Mapping[str, Any], *, metrics: Sequence[str] | None = 
 
     A line for each class (mean ± std), then the mean over classes and its interval; `n/a` where nothing was defined.
     The counts are of cases whose truth alone (missed), prediction alone (spurious) or neither (absent) holds the class;
-    in the line of the mean they are sums over classes.
+    in the line of the mean they are sums over classes. HD95 has the unit mm in 3-D and none for pictures, where a
+    distance is one in pixels unless the picture has a scale.
 
     Args:
         summary: what `summarise` returned.
@@ -123,7 +124,8 @@ def format_table(summary: Mapping[str, Any], *, metrics: Sequence[str] | None = 
     if unknown := [metric for metric in metrics if metric not in known]:
         msg = f"cannot show {', '.join(unknown)}; these cases were measured by {', '.join(known)}"
         raise SpecError(msg)
-    header = ["class", "cases", "missed/spurious/absent", *(TITLES[metric] for metric in metrics)]
+    titles = [_title(metric, planar="boundary_f" in known) for metric in metrics]
+    header = ["class", "cases", "missed/spurious/absent", *titles]
     lines = [header]
     for name, entry in [*summary["classes"].items(), ("mean", summary["mean"])]:
         counts = "/".join(str(entry[key]) for key in _COUNTS[1:])
@@ -229,6 +231,11 @@ def _nanmean_over_classes(table: np.ndarray) -> np.ndarray:
 
 def _digits(metric: str) -> int:
     return 2 if metric == "hd95" else 3
+
+
+def _title(metric: str, *, planar: bool) -> str:
+    # Distances in a picture are pixels where it has no scale, which most pictures have not, and mm elsewhere.
+    return f"{TITLES[metric]} mm" if metric == "hd95" and not planar else TITLES[metric]
 
 
 def _spread(entry: Mapping[str, float], digits: int) -> str:

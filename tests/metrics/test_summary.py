@@ -162,7 +162,7 @@ class TestTable:
 
     def test_pictures_show_the_outline_in_place_of_the_surface(self, planar_rows):
         lines = format_table(summarise(planar_rows)).splitlines()
-        assert lines[0].split()[3:] == ["Dice", "IoU", "HD95", "mm", "Boundary", "F"]
+        assert lines[0].split()[3:] == ["Dice", "IoU", "HD95", "Boundary", "F"]  # no mm
         assert lines[2].split()[-3:] == ["0.600", "±", "0.141"]
 
     def test_a_metric_that_was_not_measured(self, rows):
