@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from medsegdiff.engines.step_study import StepStudy
+    from medsegdiff.compare.step_study import StepStudy
     from medsegdiff.inferers.slicewise import Segmenter
 
 
@@ -34,8 +34,8 @@ def steps(
     """Print and write the mean Dice at every sampling step, and from truth and noise at one time step."""
     from tqdm import tqdm
 
+    from medsegdiff.compare.step_study import study_steps
     from medsegdiff.data.splits import write_json
-    from medsegdiff.engines.step_study import study_steps
     from medsegdiff.inferers.loading import load_network, resolve_device
 
     network = load_network(weights, sampler=sampler, steps=num_steps, draws=draws, seed=seed, amp=amp, device=device)

@@ -12,6 +12,7 @@ from monai.bundle import ConfigParser
 
 from medsegdiff.data.bundle_config import read_bundle_config
 from medsegdiff.errors import SpecError
+from medsegdiff.files import sha256_of
 
 
 def read_config(bundle: Path, config: Path, settings: Mapping[str, Any]) -> ConfigParser:
@@ -40,11 +41,7 @@ def read_config(bundle: Path, config: Path, settings: Mapping[str, Any]) -> Conf
 
 def digest_of(path: Path) -> str:
     """A digest of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
+    return sha256_of(path)[:16]
 
 
 def digest_of_values(values: Any) -> str:

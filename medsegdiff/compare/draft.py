@@ -156,8 +156,12 @@ def data_overrides(study: Study, fold: int | None) -> dict[str, Any]:
 
 
 def digest_of_cases(cases: list[dict[str, Any]]) -> str:
-    """A digest of cases by their names and the sizes of their files: their content would take minutes to read."""
-    return digest_of_values(sorted([case["case"], *_sizes(case["image"]), *_sizes(case["label"])] for case in cases))
+    """A digest of cases by their names, what their labels hold and how large their images are.
+
+    A label may be corrected and stay as large as it was. To read all images would take minutes; their time of change
+    is no measure, since a copy of the data is the same data.
+    """
+    return digest_of_values(sorted([case["case"], *_sizes(case["image"]), *_contents(case["label"])] for case in cases))
 
 
 def _samplings(network: DiffusionSegmenter, variant: Variant) -> tuple[Sampling, ...]:
@@ -206,3 +210,7 @@ def files_of(path: str | list[str]) -> list[str]:
 
 def _sizes(path: str | list[str]) -> list[int]:
     return [Path(file).stat().st_size for file in files_of(path)]
+
+
+def _contents(path: str | list[str]) -> list[str]:
+    return [digest_of(Path(file)) for file in files_of(path)]

@@ -192,7 +192,7 @@ def test_a_probe_is_what_the_step_study_sees(evaluator):
     """On the network's grid of volumes that nothing is resampled or cropped for, both measure the same."""
     from monai.bundle import ConfigParser
 
-    from medsegdiff.engines.step_study import study_steps
+    from medsegdiff.compare.step_study import study_steps
 
     one = evaluator()
     one.network.set_sampling(seed=5, steps=1)

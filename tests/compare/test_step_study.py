@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from medsegdiff.engines.step_study import foreground_dice, study_steps
+from medsegdiff.compare.step_study import foreground_dice, study_steps
 from medsegdiff.errors import SpecError
 from medsegdiff.networks.codec import OneHotCodec
 from medsegdiff.networks.prediction import build_prediction
@@ -61,6 +61,22 @@ def test_a_network_that_reads_the_noisy_mask_is_right_from_the_truth_alone(dims)
     assert study.from_truth == 1.0
     assert study.from_noise < 0.6
     assert study.per_step[0] < 0.6
+
+
+class WithLatent(Fixed):
+    latent_dim = 5
+
+    def forward(self, x_t, t, condition, x0_prev=None, z=None):
+        assert z.shape == (x_t.shape[0], self.latent_dim)
+        return super().forward(x_t, t, condition)
+
+
+def test_a_network_with_a_latent_is_given_one():
+    latent = segmenter("mask")
+    latent.denoiser = WithLatent("mask")
+    [study] = study_steps(latent, [labelled_case(2)], probe_t=0, device=CPU)
+    [same] = study_steps(segmenter("mask"), [labelled_case(2)], probe_t=0, device=CPU)
+    assert study == same
 
 
 def test_the_study_does_not_depend_on_the_order_of_the_cases():

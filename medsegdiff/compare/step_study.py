@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from medsegdiff.data.noise import keyed_generator
+from medsegdiff.compare.probes import NOISE, TRUTH, probe_case
 from medsegdiff.errors import SpecError
 from medsegdiff.networks.segmenter import DiffusionSegmenter, SegmenterStep
 
@@ -83,19 +83,15 @@ def _study_case(
         scores.setdefault(step.step.index, []).append(foreground_dice(step.codec.probabilities(step.step.x_0), label))
 
     segmenter.sample(image, cases=[case], callback=record)
+    probed = probe_case(segmenter, item, t=probe_t, seed=segmenter.seed, device=device)
 
-    schedule = segmenter.schedule
-    condition = segmenter.encode(image)
-    x_0 = segmenter.codec.encode(label)
-    noise = torch.randn(x_0.shape[1:], generator=keyed_generator(segmenter.seed, case, "probe"))[None].to(device)
-
-    def dice_from(x_t: torch.Tensor) -> float:
-        return float(foreground_dice(segmenter.codec.probabilities(segmenter.denoise(x_t, probe_t, condition)), label))
+    def dice_from(kind: str) -> float:
+        return float(foreground_dice(probed[kind].as_tensor()[None], label.cpu()))
 
     return StepStudy(
         case=case,
         per_step=[float(torch.cat(scores[index]).mean()) for index in sorted(scores)],
-        from_truth=dice_from(schedule.add_noise(x_0, noise, probe_t)),  # type: ignore[union-attr]
-        from_noise=dice_from(noise),
+        from_truth=dice_from(TRUTH),
+        from_noise=dice_from(NOISE),
         probe_t=probe_t,
     )
