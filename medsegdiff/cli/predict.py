@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import sys
 import time
@@ -60,7 +61,10 @@ def predict(
             help="What majority and staple fuse; default: members where there are several.",
         ),
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights in place of the bundle's.")] = None,
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option(help="Weights in place of the bundle's; several, such as those of folds, make an ensemble."),
+    ] = None,
     method: Annotated[str | None, typer.Option(help="Method that the weights must be of.")] = None,
     size: Annotated[str | None, typer.Option(help="Size that the weights must be of: small or paper.")] = None,
     sampler: Annotated[str | None, typer.Option(help="Sampler: ddpm, ddim or dpm_solver++.")] = None,
@@ -69,6 +73,15 @@ def predict(
     seed: Annotated[int, typer.Option(help="Seed of the sampling noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda.")] = "auto",
     amp: Annotated[str, typer.Option(help="Precision: auto, bf16, fp16 or off.")] = "auto",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="ID=VALUE",
+            help="Set an id of the bundle's inference.json, such as overlap=0.5, memory_budget=4e9 or "
+            "average=probabilities; may be given several times.",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Skip cases done with the same settings.", rich_help_panel=MANY_CASES),
@@ -134,7 +147,7 @@ def predict(
     if not cases:
         raise typer.Exit(USER_ERROR_EXIT_CODE)
     network = {
-        "weights": weights,
+        "weights": None if not weights else weights[0] if len(weights) == 1 else weights,
         "method": method,
         "size": size,
         "ensemble": ensemble,
@@ -147,6 +160,7 @@ def predict(
         "fusion": fusion,
         "fuse_draws": fuse_draws,
         "uncertainty": uncertainty,
+        "settings": dict(map(_setting, settings or [])),
     }
     chosen = _make_engine(engine, cases, bundle, network, workers=workers, ray_address=ray_address)
     run = CohortRun(cases, chosen, bundle=bundle, say=_say)
@@ -168,6 +182,18 @@ def predict(
         raise typer.Exit(DEFECT_EXIT_CODE)
     if report["failed"]:
         raise typer.Exit(USER_ERROR_EXIT_CODE)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """An id and its value, which is read as JSON where it is JSON, and as text elsewhere."""
+    name, given, value = text.partition("=")
+    if not (name and given):
+        msg = f"--set got {text!r}; give ID=VALUE, such as --set overlap=0.5"
+        raise SpecError(msg)
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
 
 
 def _make_engine(
@@ -194,7 +220,11 @@ def _make_engine(
         return InProcess(functools.partial(load_predictor, bundle, **network))
     # Processes elsewhere have another working folder.
     weights = network["weights"]
-    network = {**network, "weights": None if weights is None else Path(os.path.abspath(weights))}
+    if isinstance(weights, list):
+        weights = [Path(os.path.abspath(file)) for file in weights]
+    elif weights is not None:
+        weights = Path(os.path.abspath(weights))
+    network = {**network, "weights": weights}
     return OnRay(
         functools.partial(load_predictor, Path(os.path.abspath(bundle)), **network),
         workers=workers,

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff import __version__
-from medsegdiff.compare.configs import digest_of, digest_of_values, read_config
+from medsegdiff.compare.digests import digest_of, digest_of_values
 from medsegdiff.compare.runs import Probe, Run, Sampling, Training
 from medsegdiff.compare.study import EACH_SAMPLER, Evaluation, Study, Variant
-from medsegdiff.data.bundle_config import EVALUATE_CONFIG, TRAIN_CONFIG
+from medsegdiff.data.bundle_config import EVALUATE_CONFIG, TRAIN_CONFIG, read_bundle_config
 from medsegdiff.errors import SpecError, find_user_error, one_line
 from medsegdiff.methods import RunSpec, build_segmenter
 from medsegdiff.networks.segmenter import DiffusionSegmenter
@@ -43,9 +43,9 @@ class Draft:
         self._lengths: dict[int | None, tuple[int, int, int]] = {}
         # Ids of the evaluation are needed in the end, which is no time to learn that one does not exist.
         evaluating = evaluate_overrides(study, None, variant.evaluation) | {"weights": None, "device": None}
-        read_config(study.bundle, EVALUATE_CONFIG, evaluating)
+        read_bundle_config(study.bundle, EVALUATE_CONFIG, evaluating)
         arguments = self._all_arguments(Path(), None, study.seeds[0], "cpu") | {"epochs": 1}
-        parser = read_config(study.bundle, TRAIN_CONFIG, arguments)
+        parser = read_bundle_config(study.bundle, TRAIN_CONFIG, arguments)
         with self._settings_to_blame("network"):
             self.spec: RunSpec = parser.get_parsed_content("spec")
             network = build_segmenter(self.spec)
@@ -112,7 +112,7 @@ class Draft:
         """Batches an epoch, samples a batch, and batches an optimiser step."""
         if fold not in self._lengths:
             arguments = self._all_arguments(Path(), fold, self.study.seeds[0], "cpu")
-            parser = read_config(self.study.bundle, TRAIN_CONFIG, arguments)
+            parser = read_bundle_config(self.study.bundle, TRAIN_CONFIG, arguments)
             parser["datalists"] = parts
             parser["train#dataset#cache_rate"] = 0.0  # its cases are not looked at here
             with self._settings_to_blame("data loader"):

@@ -16,13 +16,12 @@ from monai.transforms import Compose
 from monai.utils.enums import CommonKeys as Keys
 from numpy.typing import NDArray
 
-from medsegdiff.compare.configs import read_config
 from medsegdiff.compare.machine import describe_machine
 from medsegdiff.compare.probes import probe_case
 from medsegdiff.compare.runs import Probe, Sampling
 from medsegdiff.compare.step_means import StepMeans
 from medsegdiff.compare.uncertainty import PooledUncertainty, case_uncertainty, normalised
-from medsegdiff.data.bundle_config import EVALUATE_CONFIG, TRAIN_CONFIG
+from medsegdiff.data.bundle_config import EVALUATE_CONFIG, TRAIN_CONFIG, read_bundle_config
 from medsegdiff.errors import SpecError, plain_user_errors
 from medsegdiff.handlers.metrics_report import MetricsReport, spacing_of
 from medsegdiff.inferers.ensemble import EnsembleSegmenter
@@ -89,7 +88,7 @@ class RunEvaluator:
     ) -> None:
         self.device = resolve_device(device)
         files = [str(path) for path in weights]
-        parser = read_config(
+        parser = read_bundle_config(
             bundle,
             EVALUATE_CONFIG,
             {**overrides, "weights": files[0] if len(files) == 1 else files, "device": str(self.device)},
@@ -157,7 +156,7 @@ class RunEvaluator:
         Returns:
             "cases", as `evaluate` gives them, with "probe" and "t".
         """
-        parser = read_config(self._bundle, TRAIN_CONFIG, self._train_overrides)
+        parser = read_bundle_config(self._bundle, TRAIN_CONFIG, self._train_overrides)
         with plain_user_errors():
             preprocessing = parser.get_parsed_content("validate#preprocessing")
         restore = Restored(Keys.PRED, preprocessing)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff import __version__
-from medsegdiff.compare.configs import digest_of, digest_of_values, read_config
+from medsegdiff.compare.digests import digest_of, digest_of_values
 from medsegdiff.compare.draft import (
     DATA_SEED,
     Draft,
@@ -21,7 +21,7 @@ from medsegdiff.compare.draft import (
 )
 from medsegdiff.compare.runs import ENSEMBLE_SIGN, Probe, Run, Sampling
 from medsegdiff.compare.study import Evaluation, Study
-from medsegdiff.data.bundle_config import EVALUATE_CONFIG, TRAIN_CONFIG
+from medsegdiff.data.bundle_config import EVALUATE_CONFIG, TRAIN_CONFIG, read_bundle_config
 from medsegdiff.data.splits import PARTS
 from medsegdiff.errors import DataError, SpecError, plain_user_errors
 from medsegdiff.inferers.loading import resolve_device
@@ -114,7 +114,7 @@ def make_plan(study: Study, folder: str | Path, *, device: str = "auto") -> Plan
 
 def _parts(study: Study, fold: int | None) -> Parts:
     overrides = {"bundle_root": str(study.bundle), "datalists#seed": DATA_SEED, **data_overrides(study, fold)}
-    parser = read_config(study.bundle, TRAIN_CONFIG, overrides)
+    parser = read_bundle_config(study.bundle, TRAIN_CONFIG, overrides)
     with plain_user_errors():
         parts: Parts = parser.get_parsed_content("datalists")
     _check_parts(parts)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medsegdiff.compare.configs import digest_of_values
+from medsegdiff.compare.digests import digest_of_values
 from medsegdiff.compare.study import Budget, Evaluation
 from medsegdiff.data.splits import write_json
 from medsegdiff.errors import SpecError

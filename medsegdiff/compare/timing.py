@@ -7,9 +7,8 @@ import time
 
 from ignite.engine import Events
 
-from medsegdiff.compare.configs import read_config
 from medsegdiff.compare.runs import Training
-from medsegdiff.data.bundle_config import TRAIN_CONFIG
+from medsegdiff.data.bundle_config import TRAIN_CONFIG, read_bundle_config
 from medsegdiff.errors import plain_user_errors
 
 WARM_UP = 2
@@ -38,7 +37,7 @@ def measure_step_seconds(training: Training, *, batches: int = 6) -> float:
             "train#dataset#data": f"$@datalists['training'][:{few}]",
             "train#trainer#epoch_length": WARM_UP + batches,
         }
-        parser = read_config(training.bundle, TRAIN_CONFIG, settings)
+        parser = read_bundle_config(training.bundle, TRAIN_CONFIG, settings)
         with plain_user_errors():
             trainer = parser.get_parsed_content("train#trainer")
         times = []

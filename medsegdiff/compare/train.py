@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from medsegdiff.compare.configs import digest_of
+from medsegdiff.compare.digests import digest_of
 from medsegdiff.compare.machine import describe_machine
 from medsegdiff.compare.runs import DONE, FAILED, Run, Training, read_json
 from medsegdiff.compare.timing import measure_step_seconds

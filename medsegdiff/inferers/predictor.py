@@ -8,14 +8,13 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, SaveImaged
 from monai.utils.enums import CommonKeys as Keys
@@ -23,7 +22,7 @@ from monai.utils.enums import MetaKeys
 from numpy.typing import NDArray
 
 from medsegdiff.data.bundle_config import INFERENCE_CONFIG, read_bundle_config
-from medsegdiff.errors import SpecError, plain_user_errors
+from medsegdiff.errors import MedSegDiffError, SpecError, one_line, plain_user_errors
 from medsegdiff.inferers.describe import describe_fusion, describe_members, describe_model
 from medsegdiff.inferers.loading import Weights, resolve_device
 from medsegdiff.inferers.sampling import VARIANCE, Sampling
@@ -110,6 +109,7 @@ class BundlePredictor:
             "staple", see `load_network`.
         fuse_draws: whether to fuse the draws of an ensemble's members one by one, see `load_network`.
         uncertainty: give entropy, and variance where there are several draws; each takes a float32 map of the grid.
+        settings: further ids of `inference.json` to set, such as `{"overlap": 0.5, "memory_budget": 2e9}`.
 
     Attributes:
         class_names: names of the classes, the background first.
@@ -138,6 +138,7 @@ class BundlePredictor:
         fusion: str | None = None,
         fuse_draws: bool | None = None,
         uncertainty: bool = True,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         if ensemble and (weights is not None or method is not None):
             msg = "an ensemble takes all weights of the bundle; leave out weights and method, or ensemble"
@@ -161,8 +162,13 @@ class BundlePredictor:
             "fuse_draws": fuse_draws,
             "uncertainty": uncertainty,
         }
-        parser = _parse(self.bundle_dir, overrides)
-        with plain_user_errors(), _quiet_readers():
+        further = dict(settings or {})
+        if named := sorted(further.keys() & overrides.keys()):
+            msg = f"settings holds {', '.join(named)}, which is an argument of its own; give it as that"
+            raise SpecError(msg)
+        overrides = {name: value for name, value in overrides.items() if value is not None} | further
+        parser = read_bundle_config(self.bundle_dir, CONFIG, overrides)
+        with _blaming(further), plain_user_errors(), _quiet_readers():
             self.network: Segmenter = parser.get_parsed_content("network_def")
             self.preprocessing: Compose = parser.get_parsed_content("preprocessing")
             self.inferer: Sampling = parser.get_parsed_content("inferer")
@@ -181,6 +187,7 @@ class BundlePredictor:
             "seed": seed,
             "device": str(self.device),
             "amp": amp,
+            **({"settings": further} if further else {}),
         }
 
     @functools.cached_property
@@ -235,19 +242,22 @@ class BundlePredictor:
         return None if restored is None else restored.classes(item)
 
 
-def _parse(bundle: Path, overrides: dict[str, Any]) -> ConfigParser:
-    parser = read_bundle_config(bundle, CONFIG)
-    for name, value in overrides.items():
-        if value is None:
-            continue
-        if name not in parser:
-            msg = (
-                f"{bundle / CONFIG} has no id {name!r} to set to {value!r}; leave that setting out, or add the id to "
-                "the bundle"
-            )
-            raise SpecError(msg)
-        parser[name] = value
-    return parser
+@contextlib.contextmanager
+def _blaming(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Take what goes wrong for the fault of the user's settings, where there are any."""
+    try:
+        yield
+    except MedSegDiffError:
+        raise
+    except Exception as error:
+        if not settings:
+            raise
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        given = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+        msg = f"the bundle cannot be used with {given} ({one_line(cause)}); see {CONFIG} for what it sets itself"
+        raise SpecError(msg) from error
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from medsegdiff.compare.configs import digest_of
+from medsegdiff.compare.digests import digest_of
 from medsegdiff.compare.plan import Plan, make_plan
 from medsegdiff.compare.runs import DONE, Run
 from medsegdiff.compare.study import read_study

@@ -160,7 +160,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("changes", "said"),
         [
-            ({"settings": {"learnig_rate": 1}}, "no id 'learnig_rate'; take it out of the study, or use one of"),
+            ({"settings": {"learnig_rate": 1}}, "no id 'learnig_rate' to set to 1; leave it out, or use one of"),
             ({"evaluation": {"settings": {"tolerance": 1}}}, "no id 'tolerance'"),
             ({"settings": {"network_options": {"chanels": [4]}}}, "its settings make no network"),
             ({"evaluation": {"steps": [2000]}}, "diffusion: "),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from medsegdiff.compare import train
-from medsegdiff.compare.configs import digest_of
+from medsegdiff.compare.digests import digest_of
 from medsegdiff.compare.runs import DONE, FAILED, read_json
 from medsegdiff.compare.train import train_run, training_command
 from medsegdiff.errors import SpecError
