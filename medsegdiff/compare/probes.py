@@ -1,4 +1,4 @@
-"""Whether a network uses its noisy mask: one prediction from the truth's x_t, one from pure noise."""
+"""Whether a network uses its noisy mask: one prediction from the truth's x_t, one from pure noise, and x_t itself."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
+from torch.nn.functional import one_hot
 
 from medsegdiff.data.noise import keyed_generator
 from medsegdiff.errors import SpecError
 from medsegdiff.inferers.slicewise import SlicewiseSegmenter
+from medsegdiff.networks.codec import MaskCodec
 from medsegdiff.networks.segmenter import DiffusionSegmenter, evaluating
 
-TRUTH, NOISE = "truth", "noise"
+TRUTH, NOISE, MASK = "truth", "noise", "x_t"
+"""What a segmentation comes from: the network that sees the x_t of the truth, or pure noise, or no network but x_t."""
 
 
 @torch.no_grad()
@@ -27,7 +30,9 @@ def probe_case(
 ) -> dict[str, MetaTensor]:
     """One prediction at `t` from the x_t of the truth and one from pure noise, of the whole image at once.
 
-    Both see the same noise, which is keyed by (seed, case), for slices of a volume by (seed, case/slice).
+    Beside them stands what x_t itself says, the class of its largest value at each voxel: how much of the truth is left
+    in it (Fu et al. 2023, Figure 7d). All see the same noise, which is keyed by (seed, case), for slices of a volume by
+    (seed, case/slice).
 
     Args:
         network: with a schedule; a 2-D one for volumes within a `SlicewiseSegmenter`.
@@ -37,7 +42,7 @@ def probe_case(
         device: where to compute.
 
     Returns:
-        Class probabilities (K, *S) by "truth" and "noise".
+        Class probabilities (K, *S) by "truth", "noise" and "x_t"; the last are 0 and 1.
 
     Raises:
         SpecError: a network without a schedule, or a time step that it does not have.
@@ -53,7 +58,7 @@ def probe_case(
         names = slicewise.slice_names(names, range(image.shape[slicewise.axis]))
         image, label = slicewise.as_slices(image), slicewise.as_slices(label)
     at_once = 1 if slicewise is None else slicewise.slices_per_batch
-    found: dict[str, list[torch.Tensor]] = {TRUTH: [], NOISE: []}
+    found: dict[str, list[torch.Tensor]] = {TRUTH: [], NOISE: [], MASK: []}
     with evaluating(segmenter):
         for first in range(0, len(names), at_once):
             part = slice(first, first + at_once)
@@ -82,6 +87,15 @@ def _probe(
         z = z.to(image.device)
     x_t = segmenter.schedule.add_noise(x_0, noise, t)  # type: ignore[union-attr]  # probe_case has looked
     return {
-        kind: segmenter.codec.probabilities(segmenter.denoise(seen, t, condition, None, z))
-        for kind, seen in ((TRUTH, x_t), (NOISE, noise))
+        TRUTH: segmenter.codec.probabilities(segmenter.denoise(x_t, t, condition, None, z)),
+        NOISE: segmenter.codec.probabilities(segmenter.denoise(noise, t, condition, None, z)),
+        MASK: _as_it_is(x_t, segmenter.codec),
     }
+
+
+def _as_it_is(x_t: torch.Tensor, codec: MaskCodec) -> torch.Tensor:
+    """The classes that a noisy mask (B, C, *S) says, one-hot (B, K, *S)."""
+    # A codec clips what lies beyond -1 and 1, as noise does, and values that are clipped alike cannot be told apart.
+    within = x_t / x_t.abs().amax()  # (B, C, *S)
+    classes = codec.probabilities(within).argmax(dim=1)  # (B, *S)
+    return one_hot(classes, codec.num_classes).movedim(-1, 1).float()  # (B, K, *S)

@@ -185,6 +185,7 @@ def test_a_probe_from_the_truth_at_a_clean_time_is_the_truth_for_a_network_that_
     truth, noise = ([row for row in rows if row["probe"] == kind] for kind in ("truth", "noise"))
     assert [row["dice"] for row in truth] == pytest.approx([1.0] * 4)
     assert max(row["dice"] for row in noise) < 0.5
+    assert [row["dice"] for row in rows if row["probe"] == "x_t"] == pytest.approx([1.0] * 4)
     assert {(row["t"], row["step"]) for row in rows} == {(0, 1)}
 
 

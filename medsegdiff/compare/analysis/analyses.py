@@ -203,17 +203,22 @@ def volume_pairs(cases: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataF
 def truth_left(cases: pd.DataFrame) -> pd.DataFrame:
     """One prediction at t from x_t made of the truth, and one from pure noise: whether a network uses x_t.
 
-    How much a network gains from the truth that is left in x_t is what Fu et al. 2023, Figure 7, is about.
-
     Returns:
-        "method", "options", "t", "metric", "from_truth", "from_noise", paired columns (truth − noise).
+        "method", "options", "t", "metric", "from_truth", "from_noise", "in_x_t" (what x_t itself says, without a
+        network, Fu et al. 2023, Figure 7d; NaN where that was not measured), paired columns (truth − noise).
     """
     probes = cases[cases["probe"] != ""]
     lines = []
     for keys, group in groups(probes, ["method", "options", "t"]):
-        truth, noise = (group[group["probe"] == kind] for kind in ("truth", "noise"))
+        truth, noise, mask = (group[group["probe"] == kind] for kind in ("truth", "noise", "x_t"))
+        alone = case_values(mask, ["case"])
         lines += [
-            {**line, "from_truth": one[line["metric"]].mean(), "from_noise": other[line["metric"]].mean()}
+            {
+                **line,
+                "from_truth": one[line["metric"]].mean(),
+                "from_noise": other[line["metric"]].mean(),
+                "in_x_t": alone.get(line["metric"], pd.Series(dtype=float)).mean(),
+            }
             for one, other in [paired_values(truth, noise)]
             for line in compared(keys, truth, noise)
         ]

@@ -214,7 +214,7 @@ def seed_spread_figure(table: pd.DataFrame, metric: str = "dice") -> Figure | No
 
 
 def truth_left_figure(table: pd.DataFrame, metric: str = "dice") -> Figure | None:
-    """One prediction from the truth's x_t (filled) and from pure noise (hollow), a panel for each t."""
+    """One prediction from the truth's x_t (filled) and from pure noise (hollow), and x_t itself; a panel for each t."""
     rows = table[table["metric"] == metric] if len(table) else table
     if rows.empty:
         return None
@@ -230,13 +230,16 @@ def truth_left_figure(table: pd.DataFrame, metric: str = "dice") -> Figure | Non
                     ax.plot([one["from_noise"], one["from_truth"]], [y, y], color=colour, linewidth=3, alpha=0.5)
                     ax.plot(one["from_noise"], y, "o", color=colour, markerfacecolor="white")
                     ax.plot(one["from_truth"], y, "o", color=colour)
+                    ax.plot(one["in_x_t"], y, "|", color=INK, markersize=10, markeredgewidth=1.5)
             ax.set_title(f"t = {t:g}")
             ax.set_xlabel(_title(metric))
             ax.set_yticks(range(len(names)), [typeset(label_of(keys)) for keys in names])
         axes[0].set_ylim(len(names) - 0.4, -0.6)
         axes[0].plot([], [], "o", color=INK, label="$x_t$ from the truth")
         axes[0].plot([], [], "o", color=INK, markerfacecolor="white", label="pure noise")
-        _legend(figure, axes[None], columns=2)
+        if rows["in_x_t"].notna().any():
+            axes[0].plot([], [], "|", color=INK, markersize=10, markeredgewidth=1.5, label="$x_t$ itself")
+        _legend(figure, axes[None], columns=3)
     return figure
 
 

@@ -141,11 +141,12 @@ def sections(
             "truth-left",
             "How much of the truth a network reads from x_t",
             "One prediction at time t from the x_t of the truth, and one from pure noise. A network that ignores x_t "
-            "does equally well from both, and its sampling can change nothing.",
+            "does equally well from both, and its sampling can change nothing. What x_t itself says, at each voxel the "
+            "class of its largest value, is how much of the truth is left in it.",
             draw(
                 "truth_left",
                 figures.truth_left_figure(tables["truth_left"]),
-                "Dice from the truth's x_t (filled) and from pure noise (hollow).",
+                "Dice from the truth's x_t (filled), from pure noise (hollow) and of x_t itself (upright).",
             ),
             [probe_table(tables["truth_left"])],
         ),

@@ -111,14 +111,15 @@ def probe_table(table: pd.DataFrame) -> Table:
             TITLES.get(row["metric"], row["metric"]),
             number(row["from_truth"], row["metric"]),
             number(row["from_noise"], row["metric"]),
+            number(row["in_x_t"], row["metric"]),
             with_interval(row, value="difference", sign=True),
             cell(row["n"]),
         ]
         for _, row in table.iterrows()
         if row["metric"] in CURVES
     ]
-    head = ["method", "t", "metric", "truth", "noise", "difference", "cases"]
-    return Table("From truth and from noise", head, rows, text_columns=1)
+    head = ["method", "t", "metric", "truth", "noise", "x_t itself", "truth − noise", "cases"]
+    return Table("From truth, from noise, and without a network", head, rows, text_columns=1)
 
 
 def spread_table(title: str, table: pd.DataFrame) -> Table:

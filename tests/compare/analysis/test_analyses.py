@@ -175,6 +175,14 @@ class TestTruthLeft:
         assert row["difference"] == pytest.approx(0.07)
         assert row["from_truth"] - row["from_noise"] == pytest.approx(0.07)
         assert (row["t"], row["method"]) == (250, "diffusion")
+        assert np.isnan(row["in_x_t"])
+
+    def test_what_x_t_says_stands_beside_it(self, rows, table, dice):
+        probes = [rows("diffusion", dice, sampler="", probe=kind, t=250.0) for kind in ("truth", "noise")]
+        probes.append(rows("diffusion", dice - 0.3, sampler="", probe="x_t", t=250.0))
+        row = one(analyses.truth_left(table(*probes)), metric="dice")
+        assert row["in_x_t"] == pytest.approx(dice.mean() - 0.3)
+        assert row["difference"] == pytest.approx(0)
 
 
 class TestSampling:
