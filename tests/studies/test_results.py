@@ -9,7 +9,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from medsegdiff.compare.analysis.markdown import block_in, results_block
 from medsegdiff.compare.analysis.report import read_settings, write_report
@@ -78,9 +80,13 @@ def test_the_report_and_the_page_say_what_the_tables_say(committed, again):
     assert (again / "README.md").read_text(encoding="utf-8") == (committed / "README.md").read_text(encoding="utf-8")
 
 
-def test_its_figures_are_there(committed, again):
+def test_its_figures_show_what_the_tables_say(committed, again):
     found, expected = ({path.name for path in (one / "figures").iterdir()} for one in (again, committed))
     assert found == expected
+    for name in expected:
+        pixels = [np.asarray(Image.open(one / "figures" / name).convert("RGB"), float) for one in (again, committed)]
+        assert pixels[0].shape == pixels[1].shape, name
+        assert np.abs(pixels[0] - pixels[1]).mean() < 1, name  # of 255
     page = (committed / "README.md").read_text(encoding="utf-8")
     assert set(re.findall(r"\]\(figures/([^)]+)\)", page)) == expected
 

@@ -13,9 +13,11 @@ keeps       CI above −`DECLINE_MARGIN`     shown to be below 0, however little
 on par      CI within ±`PAR_MARGIN`        shown to differ, and CI leaves the margins  otherwise
 =========== ============================== =========================================== ===========================
 
-A claim of two comparisons holds where both hold, and does not where one does not. "Undecided" says that these cases do
-not tell, not that there is no difference. The interval is over cases: with one training a method it says nothing about
-another training, which is why the differences of all trainings stand beside it.
+Two diffusion methods that were measured with different numbers of draws are undecided whatever the difference, since a
+mean of more draws is better by itself. A claim of two comparisons holds where both hold, and does not where one does
+not. "Undecided" says that these cases do not tell, not that there is no difference. The interval is over cases: with
+one training a method it says nothing about another training, which is why the differences of all trainings stand beside
+it.
 """
 
 from __future__ import annotations

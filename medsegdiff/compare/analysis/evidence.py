@@ -13,6 +13,7 @@ from medsegdiff.compare.analysis.claims import (
     NOISE,
     NOT_MEASURED,
     PROBE_T,
+    UNDECIDED,
     Claim,
     claims_of,
     verdict,
@@ -41,10 +42,10 @@ def judge(cases: pd.DataFrame, runs: pd.DataFrame) -> list[dict[str, Any]]:
         runs: the table of runs, for why a method is missing.
 
     Returns:
-        For each claim "name", "statement", "source", "rule", "verdict", "reason" where it was not measured, and
-        "comparisons": "of", "against", `SAMPLING`, paired columns, "p_t_holm", "p_wilcoxon_holm", "trainings" (the mean
-        difference of each fold and seed) and "other_samplings" (the same comparison in other ways of sampling, beside
-        the verdict).
+        For each claim "name", "statement", "source", "rule", "verdict", "reason" where it was not measured or not
+        alike, and "comparisons". In these are "of", "against", `SAMPLING`, paired columns, "p_t_holm", "p_wilcoxon_holm",
+        "trainings" (the mean difference of each fold and seed), "other_samplings" (the same comparison in other ways of
+        sampling, beside the verdict), and for two methods "against_sampling", how the other one was sampled.
     """
     found = [(claim, [_evidence(cases, claim, against) for against in claim.against]) for claim in claims_of(cases)]
     family = [evidence for _, comparisons in found for evidence in comparisons if evidence]
@@ -54,12 +55,17 @@ def judge(cases: pd.DataFrame, runs: pd.DataFrame) -> list[dict[str, Any]]:
     judged = []
     for claim, comparisons in found:
         measured = [evidence for evidence in comparisons if evidence]
-        complete = len(measured) == len(comparisons)
+        if len(measured) < len(comparisons):
+            found_to_be, reason = NOT_MEASURED, _missing(cases, runs, claim)
+        elif reason := "; ".join(filter(None, map(_unequal, measured))):
+            found_to_be = UNDECIDED
+        else:
+            found_to_be = verdict(claim.rule, measured)
         judged.append(
             {
                 **{key: getattr(claim, key) for key in ("name", "statement", "source", "rule")},
-                "verdict": verdict(claim.rule, measured) if complete else NOT_MEASURED,
-                "reason": "" if complete else _missing(cases, runs, claim),
+                "verdict": found_to_be,
+                "reason": reason,
                 "comparisons": measured,
             }
         )
@@ -82,13 +88,26 @@ def _evidence(cases: pd.DataFrame, claim: Claim, against: str) -> dict[str, Any]
     if not found:
         return {}
     evidence, rows, reference = found[0]
+    between = {} if against in (NOISE, FIRST_STEP) else {"against_sampling": _primary(cases, against)}
     return {
         "of": claim.what,
         "against": against,
         **evidence,
+        **between,
         "trainings": _trainings(rows, reference),
         "other_samplings": [other for other, _, _ in found[1:]],
     }
+
+
+def _unequal(evidence: dict[str, Any]) -> str:
+    """Why a comparison decides nothing: a mean of more draws is better by itself. A single pass has no draws."""
+    other = evidence.get("against_sampling")
+    if other is None or not (evidence["sampler"] and other["sampler"]) or evidence["draws"] == other["draws"]:
+        return ""
+    ours, theirs = evidence["draws"], other["draws"]
+    return (
+        f"{evidence['of']} is the mean of {ours} draws and {evidence['against']} of {theirs}, so this decides nothing"
+    )
 
 
 def _probe_sides(cases: pd.DataFrame, label: str) -> list[Side]:

@@ -23,6 +23,7 @@ from medsegdiff.compare.analysis.report_text import (
     percent,
     with_interval,
 )
+from medsegdiff.compare.study import OWN
 from medsegdiff.errors import DataError, SpecError, one_line
 from medsegdiff.files import written_whole
 
@@ -38,7 +39,12 @@ def results_block(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> st
         summary: what `summary.json` holds.
         settings: what the study file says.
     """
-    parts = [_said(summary, settings), _results_table(summary), _verdict_table(summary["claims"])]
+    parts = [
+        _said(summary, settings),
+        _results_table(summary),
+        _verdict_table(summary["claims"]),
+        _read_with_care(summary, settings),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -167,8 +173,32 @@ def _verdict_table(claims: Rows) -> str:
             f"p {p_value(one['p_t_holm'])}"
             for one in claim["comparisons"]
         ]
-        rows.append([_indexed(claim["statement"]), claim["source"], verdict, "<br>".join(found) or claim["reason"]])
+        rows.append(
+            [
+                _indexed(claim["statement"]),
+                claim["source"],
+                verdict,
+                "<br>".join([*found, *filter(None, [claim["reason"]])]),
+            ]
+        )
     return _table(["claim", "of", "here", "difference of Dice [95 % CI], p of the t-test (Holm)"], rows, text=4)
+
+
+def _read_with_care(summary: Mapping[str, Any], study: Mapping[str, Any]) -> str:
+    """What the numbers do not say."""
+    trainings = {len(one["trainings"]) for claim in summary["claims"] for one in claim["comparisons"]}
+    said = []
+    if trainings == {1}:
+        said.append("One training of each method: the intervals are over cases, and another training may differ.")
+    if study.get("weights", OWN) == OWN:
+        said.append("Weights are those that a method's own sampler found best in validation, whichever measures them.")
+    settings = summary["settings"]
+    said.append(
+        f"On par: within ±{settings['par_margin']:g}; no decline: above −{settings['decline_margin']:g}. All p are of "
+        "paired t-tests, corrected by Holm's method over all methods in the first table and over all comparisons of "
+        "claims in the second."
+    )
+    return " ".join(said)
 
 
 def _steps_table(curves: Rows) -> str:

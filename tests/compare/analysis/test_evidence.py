@@ -75,6 +75,19 @@ class TestJudge:
         assert evidence["difference"] == pytest.approx(0.02)
         assert evidence["p_t_holm"] == pytest.approx(2 * evidence["p_t"])
 
+    def test_more_draws_decide_nothing(self, rows, table, dice, noise):
+        cases = table(rows("cdal", dice + 0.05 + noise(1), draws=5), rows("segdiff", dice))
+        found = claim(cases, "cdal_beats_segdiff")
+        assert found["verdict"] == UNDECIDED
+        assert found["reason"] == "cdal is the mean of 5 draws and segdiff of 1, so this decides nothing"
+        assert found["comparisons"][0]["against_sampling"]["draws"] == 1
+        both = table(rows("cdal", dice + 0.05 + noise(1), draws=5), rows("segdiff", dice, draws=5))
+        assert claim(both, "cdal_beats_segdiff")["verdict"] == HOLDS
+
+    def test_a_single_pass_has_no_draws_to_be_unequal(self, rows, table, dice, noise):
+        cases = table(rows("recycling", dice + noise(1), draws=5), rows("supervised", dice, sampler=""))
+        assert claim(cases, "recycling_on_par")["verdict"] == HOLDS
+
     def test_over_the_steps(self, rows, table, dice, noise):
         cases = table(
             *(
