@@ -44,8 +44,8 @@ def judge(cases: pd.DataFrame, runs: pd.DataFrame) -> list[dict[str, Any]]:
     Returns:
         For each claim "name", "statement", "source", "rule", "verdict", "reason" (why it was not measured or decides
         nothing) and "comparisons". In these are "of", "against", `SAMPLING`, paired columns, "p_t_holm",
-        "p_wilcoxon_holm", "trainings" (the mean difference of each fold and seed), "other_samplings" (the same comparison
-        in other ways of sampling, beside the verdict), and for two methods "against_sampling", how the other was sampled.
+        "p_wilcoxon_holm", "trainings" (the mean difference of each fold and seed), "other_samplings" (the same in other
+        ways of sampling, beside the verdict), and for two methods "against_sampling", how the other was sampled.
     """
     found = [(claim, [_evidence(cases, claim, against) for against in claim.against]) for claim in claims_of(cases)]
     family = [evidence for _, comparisons in found for evidence in comparisons if evidence]
