@@ -44,7 +44,9 @@ class Draft:
         # Ids of the evaluation are needed in the end, which is no time to learn that one does not exist.
         evaluating = evaluate_overrides(study, None, variant.evaluation) | {"weights": None, "device": None}
         read_bundle_config(study.bundle, EVALUATE_CONFIG, evaluating)
-        arguments = self._all_arguments(Path(), None, study.seeds[0], "cpu") | {"epochs": 1}
+        # Any fold will do, but a file of folds can be read with one only.
+        fold = study.folds[0] if study.folds else None
+        arguments = self._all_arguments(Path(), fold, study.seeds[0], "cpu") | {"epochs": 1}
         parser = read_bundle_config(study.bundle, TRAIN_CONFIG, arguments)
         with self._settings_to_blame("network"):
             self.spec: RunSpec = parser.get_parsed_content("spec")

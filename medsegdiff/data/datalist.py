@@ -41,6 +41,23 @@ class Pairing:
     repeated: dict[str, list[Path]]
 
 
+@dataclass(frozen=True)
+class ChosenSplit:
+    """Which case of a folder belongs to which part, and what says so.
+
+    Attributes:
+        parts: names of cases of the folder.
+        file: the file that was followed; None for a seeded split.
+        source: what was followed, for messages: the path of the file, or the seed.
+        remarks: what does not fit between the folder and the files that were asked.
+    """
+
+    parts: Split
+    file: Path | None
+    source: str
+    remarks: tuple[str, ...]
+
+
 def msd_datalist(
     dataset_dir: str | Path,
     *,
@@ -56,7 +73,7 @@ def msd_datalist(
     that the `splits` entry of `dataset.json` names, or from the seed: 72 : 8 : 20, or `folds` folds.
 
     Names in the file that the folder lacks are dropped, cases of the folder that the file does not know go to no part;
-    both are logged with their number. When no name matches at all, the seeded split of the folder's own cases is taken.
+    both are logged with their number. A file of which no name matches at all gives way to what comes next.
 
     Args:
         dataset_dir: the folder.
@@ -73,20 +90,50 @@ def msd_datalist(
         SpecError: a fold that does not exist, or `fold` with a file that holds no folds, or the reverse.
     """
     items = {item["case"]: item for item in all_cases(dataset_dir)}
-    path = Path(split_file) if split_file else _named_split(Path(dataset_dir), fold)
-    source = str(path)
-    split = None
-    if path is not None:
-        split = _match(_split_from_file(path, fold=fold, seed=seed), cases=items, source=path)
-    if split is None:
-        source = f"seed {seed}"
-        if fold is None:
-            split = proportional(items, seed=seed)
-        else:
-            split = fold_split(kfold(items, folds=folds, seed=seed), fold=fold, seed=seed)
-    sizes = ", ".join(f"{len(split[part])} {part}" for part in PARTS)
-    logger.info("%s: %s cases, split by %s", dataset_dir, sizes, source)
-    return {part: [items[name] for name in split[part]] for part in PARTS}
+    chosen = choose_split(dataset_dir, items, split_file=split_file, fold=fold, folds=folds, seed=seed)
+    for remark in chosen.remarks:
+        logger.warning("%s", remark)
+    sizes = ", ".join(f"{len(chosen.parts[part])} {part}" for part in PARTS)
+    logger.info("%s: %s cases, split by %s", dataset_dir, sizes, chosen.source)
+    return {part: [items[name] for name in chosen.parts[part]] for part in PARTS}
+
+
+def choose_split(
+    dataset_dir: str | Path,
+    cases: Collection[str],
+    *,
+    split_file: str | Path | None = None,
+    fold: int | None = None,
+    folds: int = 4,
+    seed: int = 0,
+) -> ChosenSplit:
+    """The split of a folder's cases, for training, evaluation and reports alike; see `msd_datalist` for all else.
+
+    Raises:
+        DataError: a file that cannot be used, or too few cases for a seeded split.
+        SpecError: a fold that does not exist, or `fold` with a file that holds no folds, or the reverse.
+    """
+    asked: dict[Path, int] = {}
+    for path in (Path(split_file) if split_file else None, _named_split(Path(dataset_dir), fold)):
+        if path is None or path in asked:
+            continue
+        split = _split_from_file(path, fold=fold, seed=seed)
+        named = {name for part in PARTS for name in split[part]}
+        known = named.intersection(cases)
+        if known:
+            parts = {part: [name for name in split[part] if name in known] for part in PARTS}
+            remarks = _unmatched(asked, str(path))
+            if len(known) < len(named):
+                remarks.append(f"{path}: {len(named) - len(known)} of its {len(named)} cases are not in the data")
+            if len(known) < len(cases):
+                remarks.append(f"{path}: {len(cases) - len(known)} cases of the data are in no part of it")
+            return ChosenSplit(parts, path, str(path), tuple(remarks))
+        asked[path] = len(named)
+    if fold is None:
+        parts = proportional(cases, seed=seed)
+    else:
+        parts = fold_split(kfold(cases, folds=folds, seed=seed), fold=fold, seed=seed)
+    return ChosenSplit(parts, None, f"seed {seed}", tuple(_unmatched(asked, "a seeded split")))
 
 
 def all_cases(dataset_dir: str | Path) -> list[Item]:
@@ -218,6 +265,10 @@ def _named_split(folder: Path, fold: int | None) -> Path | None:
     return folder / name if isinstance(name, str) else None
 
 
+def _unmatched(asked: dict[Path, int], used: str) -> list[str]:
+    return [f"{path}: none of its {n} cases is in the data; {used} is used instead" for path, n in asked.items()]
+
+
 def _split_from_file(path: Path, *, fold: int | None, seed: int) -> Split:
     folds = read_folds(path)
     if folds is not None and fold is not None:
@@ -231,20 +282,6 @@ def _split_from_file(path: Path, *, fold: int | None, seed: int) -> Split:
     else:
         msg = f"{path}: got {len(folds)} folds and no fold to test on; allowed are 0 to {len(folds) - 1}; give fold"
     raise SpecError(msg)
-
-
-def _match(split: Split, *, cases: Collection[str], source: Path) -> Split | None:
-    """The split without the names that the data lacks; None when nothing is left."""
-    named = {name for part in PARTS for name in split[part]}
-    known = named.intersection(cases)
-    if not known:
-        logger.warning("%s: none of its %d cases is in the data; a seeded split is used instead", source, len(named))
-        return None
-    if len(known) < len(named):
-        logger.warning("%s: %d of its %d cases are not in the data", source, len(named) - len(known), len(named))
-    if len(known) < len(cases):
-        logger.warning("%s: %d cases of the data are in no part of it", source, len(cases) - len(known))
-    return {part: [name for name in split[part] if name in known] for part in PARTS}
 
 
 def _raise_repeated(source: Path, name: str) -> NoReturn:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medsegdiff.data.datalist import all_cases, msd_datalist
+from medsegdiff.data.datalist import all_cases, choose_split, msd_datalist
 from medsegdiff.data.integrity import check_pair
 from medsegdiff.data.phantoms import PhantomSpec, phantom_folder
-from medsegdiff.data.splits import PARTS, read_split
+from medsegdiff.data.splits import PARTS
 from medsegdiff.errors import DataError, SpecError
 
 logger = logging.getLogger(__name__)
@@ -52,8 +52,10 @@ def task_datalists(
     lists = msd_datalist(dataset_dir, split_file=split_file, fold=fold, seed=seed)
     for part in required:
         if not lists[part]:
+            names = [item["case"] for item in all_cases(dataset_dir)]
+            chosen = choose_split(dataset_dir, names, split_file=split_file, fold=fold, seed=seed)
             msg = (
-                f"{dataset_dir} has no case of the part {part!r} by {split_file or 'its split'}; "
+                f"{dataset_dir} has no case of the part {part!r} by {chosen.source}; "
                 "give --split_file one that names cases of this folder for it"
             )
             raise DataError(msg)
@@ -71,12 +73,14 @@ def evaluation_cases(
     fold: int | None = None,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """The cases to evaluate, checked: one part of the split, or all labelled cases of a folder.
+    """The cases to evaluate, checked: one part of the split that training follows, or all labelled cases of a folder.
+
+    Without a part it is the test part, of a folder that the split file does not know as well: the weights may have been
+    trained on the others. A warning then says how to have all, which is right where they were not.
 
     Args:
         dataset_dir: as for `task_datalists`.
-        part: "training", "validation", "test" or "all"; None for the test part, and for all cases of a folder of
-            which the split file knows none.
+        part: "training", "validation", "test" or "all"; None for the test part.
         phantoms: as for `task_datalists`, like the rest.
         num_phantoms: how many to generate.
         split_file: which case belongs to which part.
@@ -92,11 +96,12 @@ def evaluation_cases(
         raise SpecError(msg)
     if dataset_dir is not None:
         cases = all_cases(dataset_dir)
-        foreign = split_file is not None and fold is None and not _known(cases, split_file)
-        if part == "all" or (part is None and foreign):
+        if part == "all":
             logger.info("%s: evaluating all %d labelled cases", dataset_dir, len(cases))
             check_cases(cases, phantoms)
             return cases
+        if part is None:
+            _say_which(dataset_dir, [item["case"] for item in cases], split_file=split_file, fold=fold, seed=seed)
     lists = task_datalists(
         dataset_dir,
         phantoms=phantoms,
@@ -138,14 +143,37 @@ def check_cases(cases: Sequence[dict[str, Any]], task: PhantomSpec) -> None:
 
 
 def split_name(dataset_dir: str | None, split_file: str | None, fold: int | None) -> str:
-    """How a run's `model.json` names what it was trained on: "phantoms", or the split file with its fold."""
+    """How a run's `model.json` names what it was trained on: "phantoms", "seeded", or the file that its split is of.
+
+    Raises:
+        DataError: no usable folder, or no usable split of it.
+    """
     if dataset_dir is None:
         return "phantoms"
-    name = Path(split_file).stem if split_file else "seeded"
+    names = [item["case"] for item in all_cases(dataset_dir)]
+    file = choose_split(dataset_dir, names, split_file=split_file, fold=fold).file
+    name = "seeded" if file is None else file.stem
     return name if fold is None else f"{name}, fold {fold}"
 
 
-def _known(cases: Sequence[dict[str, Any]], split_file: str) -> bool:
-    split = read_split(split_file)
-    names = {name for part in PARTS for name in split[part]}
-    return any(item["case"] in names for item in cases)
+def _say_which(dataset_dir: str, names: Sequence[str], *, split_file: str | None, fold: int | None, seed: int) -> None:
+    """Say that only a part of a folder is evaluated, where no split file was given that knows it.
+
+    Raises:
+        DataError: a folder without a split that is too small for a seeded one.
+    """
+    try:
+        chosen = choose_split(dataset_dir, names, split_file=split_file, fold=fold, seed=seed)
+    except DataError as error:
+        msg = f"{dataset_dir} cannot be split ({error}); give --part all if the weights were not trained on it"
+        raise DataError(msg) from error
+    if split_file is None or chosen.file != Path(split_file):
+        logger.warning(
+            "%s: evaluating %d of its %d labelled cases, the test part by %s%s; give --part all for all of them if the "
+            "weights were not trained on this folder",
+            dataset_dir,
+            len(chosen.parts["test"]),
+            len(names),
+            chosen.source,
+            " (as in training only if its --seed was the same)" if chosen.file is None else "",
+        )

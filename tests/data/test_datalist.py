@@ -125,6 +125,19 @@ def test_a_split_of_other_data_gives_way_to_a_seeded_one(tmp_path, caplog):
     assert "none of its 3 cases is in the data; a seeded split is used instead" in caplog.text
 
 
+def test_a_split_of_other_data_gives_way_to_that_of_the_dataset_json(tmp_path, caplog):
+    own = {"training": NAMES[:5], "validation": NAMES[5:6], "test": NAMES[6:]}
+    write_split(tmp_path / "splits" / "own.json", own)
+    write_split(tmp_path / "bundle.json", {"training": ["x"], "validation": ["y"], "test": ["z"]})
+    _dataset_json(_folder(tmp_path), splits="splits/own.json")
+    assert _names(msd_datalist(tmp_path, split_file=tmp_path / "bundle.json", seed=2)) == own
+    assert re.search(r"bundle\.json: none of its 3 cases is in the data; \S+own\.json is used instead", caplog.text)
+    write_split(tmp_path / "splits" / "own.json", {"training": ["u"], "validation": ["v"], "test": ["w", "x"]})
+    caplog.clear()
+    assert _names(msd_datalist(tmp_path, split_file=tmp_path / "bundle.json", seed=2)) == proportional(NAMES, seed=2)
+    assert "own.json: none of its 4 cases is in the data; a seeded split is used instead" in caplog.text
+
+
 @pytest.mark.parametrize("spelling", [lambda name: name, lambda name: {"default": name}])
 def test_a_dataset_json_may_name_its_split(tmp_path, spelling):
     split = {"training": NAMES[:5], "validation": NAMES[5:6], "test": NAMES[6:]}

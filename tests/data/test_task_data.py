@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 
 from medsegdiff.data.phantoms import PhantomSpec, write_phantoms
-from medsegdiff.data.splits import write_split
+from medsegdiff.data.splits import kfold, write_folds, write_split
 from medsegdiff.data.task_data import check_cases, evaluation_cases, split_name, task_datalists
 from medsegdiff.errors import DataError, SpecError
 
@@ -72,6 +75,24 @@ def test_a_folder_is_split_by_the_file(folder, names, tmp_path):
     assert cases_of(lists) == {part: set(cases) for part, cases in split.items()}
 
 
+@pytest.fixture
+def folder_with_split(folder, names, tmp_path) -> Path:
+    """The ten cases with a split of their own, 6/1/3, that their `dataset.json` names."""
+    own = tmp_path / "with_split"
+    shutil.copytree(folder, own)
+    write_split(own / "splits.json", {"training": names[4:], "validation": names[3:4], "test": names[:3]})
+    description = json.loads((own / "dataset.json").read_text())
+    (own / "dataset.json").write_text(json.dumps(description | {"splits": "splits.json"}))
+    return own
+
+
+@pytest.fixture
+def other_split(tmp_path) -> str:
+    """A split of other data, as a bundle has it."""
+    write_split(tmp_path / "other.json", {"training": ["x"], "validation": ["y"], "test": ["z"]})
+    return str(tmp_path / "other.json")
+
+
 def test_a_fold_is_the_test_part(folder):
     parts = [cases_of(task_datalists(str(folder), phantoms=TASK, fold=fold))["test"] for fold in range(4)]
     assert sum(len(part) for part in parts) == len(set.union(*parts)) == CASES
@@ -122,8 +143,14 @@ def test_a_split_that_leaves_nothing_to_train_on_is_refused(folder, names, tmp_p
     split = {"training": names[:5], "validation": names[5:6], "test": names[6:]}
     split[empty] = ["not_here"]
     write_split(tmp_path / "split.json", split)
-    with pytest.raises(DataError, match=f"no case of the part {empty!r} by .*; give --split_file one"):
+    with pytest.raises(DataError, match=rf"no case of the part {empty!r} by \S+split\.json; give --split_file one"):
         task_datalists(str(folder), phantoms=TASK, split_file=str(tmp_path / "split.json"))
+
+
+def test_a_split_without_validation_is_named_where_it_is_not_the_file_given(folder_with_split, names, other_split):
+    write_split(folder_with_split / "splits.json", {"training": names[3:], "validation": [], "test": names[:3]})
+    with pytest.raises(DataError, match=r"no case of the part 'validation' by \S+splits\.json"):
+        task_datalists(str(folder_with_split), phantoms=TASK, split_file=other_split)
 
 
 class TestEvaluationCases:
@@ -145,10 +172,36 @@ class TestEvaluationCases:
         cases = evaluation_cases(str(folder), part, phantoms=TASK, split_file=split_file)
         assert {item["case"] for item in cases} == set(names[expected])
 
-    def test_a_foreign_folder_gives_all_its_cases(self, folder, names, tmp_path):
-        write_split(tmp_path / "split.json", {"training": ["x"], "validation": ["y"], "test": ["z"]})
-        cases = evaluation_cases(str(folder), phantoms=TASK, split_file=str(tmp_path / "split.json"))
-        assert [item["case"] for item in cases] == names
+    @pytest.mark.parametrize("named", [False, True], ids=["seeded", "dataset.json"])
+    def test_a_folder_that_the_split_does_not_know_gives_what_was_not_trained_on(
+        self, folder_with_split, other_split, named, caplog
+    ):
+        if not named:
+            (folder_with_split / "splits.json").unlink()
+            (folder_with_split / "dataset.json").unlink()
+        options = {"phantoms": TASK, "split_file": other_split}
+        lists = cases_of(task_datalists(str(folder_with_split), **options))
+        caplog.clear()
+        cases = {item["case"] for item in evaluation_cases(str(folder_with_split), **options)}
+        assert cases == lists["test"]
+        assert cases.isdisjoint(lists["training"] | lists["validation"])
+        source = r"\S+splits\.json" if named else r"seed 0 \(as in training only if its --seed was the same\)"
+        text = f"evaluating {len(cases)} of its 10 labelled cases, the test part by {source}; give --part all for"
+        assert re.search(text, caplog.text)
+        assert len(evaluation_cases(str(folder_with_split), "all", **options)) == CASES
+
+    def test_a_folder_that_the_split_knows_needs_no_word(self, folder, split_file, caplog):
+        evaluation_cases(str(folder), phantoms=TASK, split_file=split_file)
+        assert "--part all" not in caplog.text
+
+    def test_a_folder_too_small_for_a_split_is_evaluated_on_request(self, own_folder, other_split):
+        first = sorted((own_folder / "labelsTr").iterdir())[0]
+        first.unlink()
+        (own_folder / "imagesTr" / first.name).unlink()
+        options = {"phantoms": TASK, "split_file": other_split}
+        with pytest.raises(DataError, match=r"got 2 cases; .* give --part all if the weights were not trained on it"):
+            evaluation_cases(str(own_folder), **options)
+        assert len(evaluation_cases(str(own_folder), "all", **options)) == 2
 
     def test_phantoms_give_their_test_part(self, tmp_path, monkeypatch):
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -170,15 +223,25 @@ class TestEvaluationCases:
             evaluation_cases(str(own_folder), "all", phantoms=TASK)
 
 
-@pytest.mark.parametrize(
-    ("dataset_dir", "split_file", "fold", "name"),
-    [
-        (None, "a/split.json", 2, "phantoms"),
-        ("data", "a/split.json", None, "split"),
-        ("data", "a/folds.json", 2, "folds, fold 2"),
-        ("data", None, None, "seeded"),
-        ("data", None, 0, "seeded, fold 0"),
-    ],
-)
-def test_a_run_names_its_split(dataset_dir, split_file, fold, name):
-    assert split_name(dataset_dir, split_file, fold) == name
+class TestSplitName:
+    @pytest.mark.parametrize(
+        ("file", "fold", "name"),
+        [
+            ("split.json", None, "split"),
+            ("folds.json", 2, "folds, fold 2"),
+            (None, None, "seeded"),
+            (None, 0, "seeded, fold 0"),
+            ("other.json", None, "seeded"),
+        ],
+    )
+    def test_a_run_names_its_split(self, folder, names, tmp_path, other_split, file, fold, name):
+        write_split(tmp_path / "split.json", {"training": names[:6], "validation": names[6:7], "test": names[7:]})
+        write_folds(tmp_path / "folds.json", kfold(names))
+        assert split_name(str(folder), file and str(tmp_path / file), fold) == name
+
+    def test_a_run_on_phantoms_says_so(self):
+        assert split_name(None, "a/split.json", 2) == "phantoms"
+
+    @pytest.mark.parametrize("given", [True, False])
+    def test_a_run_names_the_split_of_its_data(self, folder_with_split, other_split, given):
+        assert split_name(str(folder_with_split), other_split if given else None, None) == "splits"
