@@ -78,6 +78,7 @@ def make_trainer(training_items: Callable[..., list[dict[str, Any]]]) -> Callabl
         drop_last: bool | None = None,
         amp: str = "off",
         ema: bool = True,
+        ema_decay: float = 0.9,
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD,
         learning_rate: float = 0.01,
         schedule_rate: Callable[..., Any] | None = None,
@@ -111,7 +112,7 @@ def make_trainer(training_items: Callable[..., list[dict[str, Any]]]) -> Callabl
             segmenter,
             chosen,
             method=method,
-            ema=make_ema(segmenter, decay=0.9) if ema else None,
+            ema=make_ema(segmenter, decay=ema_decay) if ema else None,
             lr_scheduler=None if schedule_rate is None else schedule_rate(chosen),
             **options,
         )

@@ -22,6 +22,7 @@ from medsegdiff.engines.attention import NORMALISATIONS, attention_map
 from medsegdiff.engines.importance import UniformTimes
 from medsegdiff.engines.keyed_training import KeyedTraining
 from medsegdiff.engines.noisy_pairs import FAKE_PAIRS, REAL_PAIRS, NoisyPair, check_kind, fake_x_prev, real_pair
+from medsegdiff.engines.run_settings import optimizer_settings, settings_of
 from medsegdiff.errors import SpecError
 from medsegdiff.flags import as_bool
 from medsegdiff.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
@@ -169,6 +170,12 @@ class AdversarialDiffusionTrainer(KeyedTraining, Trainer):
             **engine_options,
         )
         self.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
+
+    def settings(self) -> dict[str, Any]:
+        judge = optimizer_settings(
+            self.discriminator_optimizer, name="discriminator_optimizer", rate="discriminator_learning_rate"
+        )
+        return {**super().settings(), **settings_of("loss", self.reconstruction_loss), **judge}
 
     def stateful_objects(self) -> dict[str, Any]:
         """All that a checkpoint must hold so that training goes on exactly, each with a state dict."""

@@ -9,11 +9,18 @@ from torch.optim.swa_utils import AveragedModel
 from medsegdiff.errors import SpecError
 
 
-def make_ema(network: nn.Module, *, decay: float = 0.999) -> AveragedModel:
+class DecayingAverage(AveragedModel):
+    """An averaged copy that knows its decay."""
+
+    decay: float
+
+
+def make_ema(network: nn.Module, *, decay: float = 0.999) -> DecayingAverage:
     """A copy of `network` that follows it with decay min(decay, (1 + n) / (10 + n)) at its n-th update.
 
     The warm-up makes the average useful in runs of a few hundred steps: it spans about the last ninth of the steps
-    taken until the full decay is reached. The averaged network is the result's `module`.
+    taken until the full decay is reached. The averaged network is the result's `module`, the decay its
+    `decay`.
 
     Args:
         network: what to follow; under DDP, the network inside.
@@ -36,5 +43,6 @@ def make_ema(network: nn.Module, *, decay: float = 0.999) -> AveragedModel:
             else:
                 average.copy_(current)
 
-    ema = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    ema = DecayingAverage(network, multi_avg_fn=update, use_buffers=True)
+    ema.decay = decay
     return ema.requires_grad_(False).eval()

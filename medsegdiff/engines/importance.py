@@ -18,6 +18,9 @@ class TimeSampler(ABC):
         num_times: T, how many time steps there are to draw from.
     """
 
+    name: str
+    """What it is called in a configuration."""
+
     def __init__(self, num_times: int) -> None:
         if num_times < 1:
             msg = f"num_times is {num_times}; a time sampler needs at least 1 time step"
@@ -37,11 +40,24 @@ class TimeSampler(ABC):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Take up what `state_dict` gave.
+
+        Raises:
+            SpecError: it is of a sampler of another kind, or of other bins.
+        """
+        if state.keys() != self.state_dict().keys():
+            here, there = ("a", "no") if state else ("no", "a")
+            msg = (
+                f"the checkpoint is of a run with {here} history of importance, this one has {there} such history; "
+                "resume with the time_sampler of the first run, or choose another --ckpt_dir"
+            )
+            raise SpecError(msg)
 
 
 class UniformTimes(TimeSampler):
     """Every time step with the same probability, every weight one."""
+
+    name = "uniform"
 
     def sample(self, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return (uniform * self.num_times).long().clamp(max=self.num_times - 1), torch.ones_like(uniform)
@@ -70,6 +86,8 @@ class ImportanceTimes(TimeSampler):
     Raises:
         SpecError: a setting out of range.
     """
+
+    name = "importance"
 
     def __init__(
         self,
@@ -132,6 +150,7 @@ class ImportanceTimes(TimeSampler):
         return {"sums": self._sums.clone(), "mass": self._mass.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
         if len(state["sums"]) != self.bins:
             msg = (
                 f"the checkpoint's importance history has {len(state['sums'])} bins, this run {self.bins}; use as many"
@@ -161,7 +180,7 @@ def build_time_sampler(name: str, num_times: int, **options: Any) -> TimeSampler
     Raises:
         SpecError: no such sampler, or an option that it does not have.
     """
-    kinds: dict[str, Callable[..., TimeSampler]] = {"uniform": UniformTimes, "importance": ImportanceTimes}
+    kinds: dict[str, Callable[..., TimeSampler]] = {kind.name: kind for kind in (UniformTimes, ImportanceTimes)}
     if name not in kinds:
         msg = f"time sampler {name!r} does not exist; use {' or '.join(kinds)}"
         raise SpecError(msg)

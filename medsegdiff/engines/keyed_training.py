@@ -10,7 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from medsegdiff.data.noise import TrainingNoise, key_to_seed
-from medsegdiff.engines.distributed import mean_over_processes
+from medsegdiff.engines.distributed import is_one_of_several, mean_over_processes
+from medsegdiff.engines.run_settings import optimizer_settings, settings_of
 from medsegdiff.errors import MedSegDiffError
 
 
@@ -20,13 +21,27 @@ class KeyedTraining:
     seed: int
     state: Any
     data_loader: Any
+    optimizer: Any
+    time_sampler: Any
+    ema: Any
 
     setting_names: tuple[str, ...] = ("seed", "max_grad_norm")
     """Attributes that decide what is learned: a run that is taken up again has them as it had before."""
 
     def settings(self) -> dict[str, Any]:
-        """The attributes of `setting_names`, by name, as plain values for a checkpoint."""
-        return {name: getattr(self, name) for name in self.setting_names}
+        """What decides on the steps of the optimisation, by name, as plain values for a checkpoint.
+
+        The number of epochs, which a resumed run may change, is not among it, nor is the form of the learning rate's
+        schedule, which depends on it.
+        """
+        settings = {name: getattr(self, name) for name in self.setting_names}
+        settings |= optimizer_settings(self.optimizer)
+        settings |= settings_of("time_sampler", self.time_sampler)
+        settings["ema_decay"] = None if self.ema is None else getattr(self.ema, "decay", None)
+        batch_size = getattr(self.data_loader, "batch_size", None)
+        if batch_size is not None:
+            settings["batch_size"] = batch_size * (torch.distributed.get_world_size() if is_one_of_several() else 1)
+        return settings
 
     def start_epoch(self) -> None:
         """Key the randomness of layers by (seed, epoch, process); tell the data's sampler which epoch it is."""

@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from medsegdiff.engines.distributed import is_one_of_several
 from medsegdiff.engines.importance import TimeSampler, build_time_sampler
 from medsegdiff.engines.keyed_training import KeyedTraining
+from medsegdiff.engines.run_settings import settings_of
 from medsegdiff.engines.strategies import TAKES_FIRST_PASS, StrategyOutput, get_strategy, num_times
 from medsegdiff.errors import SpecError
 from medsegdiff.losses.segmentation import RegressionLoss, SegmentationLoss
@@ -109,6 +110,9 @@ class DiffusionTrainer(KeyedTraining, SupervisedTrainer):
         # Not handed over: MONAI knows it from 1.6 on, and the step here is our own.
         self.accumulation_steps = accumulation_steps
         self.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), **settings_of("loss", self.loss_function)}
 
     def stateful_objects(self) -> dict[str, Any]:
         """All that a checkpoint must hold so that training goes on exactly, each with a state dict."""

@@ -121,8 +121,13 @@ class RunCheckpoint:
         return state
 
     def _check(self, state: dict[str, Any], engine: DiffusionTrainer) -> None:
-        before = {**state["spec"], **state.get("settings", {})}
-        now = {**self.spec.to_dict(), **engine.settings()}
+        settings = state.get("settings", {})
+        before = {**state["spec"], **settings}
+        # Checkpoints of before a setting was kept do not hold it.
+        now = {**self.spec.to_dict(), **{name: value for name, value in engine.settings().items() if name in settings}}
+        if "learning_rate" not in settings and str(before.get("split")).startswith("seeded"):
+            # Checkpoints of that time call a split so that the data's own dataset.json names.
+            logger.warning("%s is of a split by dataset.json or seed, this run of %s", self.path, now.pop("split"))
         for name in now:
             if name != "version" and before.get(name) != now[name]:
                 msg = (

@@ -19,6 +19,7 @@ from medsegdiff.engines.ema import make_ema
 from medsegdiff.engines.learning_rate import warmup_cosine
 from medsegdiff.errors import MedSegDiffError, SpecError
 from medsegdiff.handlers.run_checkpoint import CHECKPOINT_NAME, RunCheckpoint
+from medsegdiff.losses.segmentation import RegressionLoss
 from medsegdiff.methods import RunSpec, build_segmenter
 from medsegdiff.methods.cdal import build_discriminator
 
@@ -277,6 +278,35 @@ class TestResuming:
         assert set(states[0]["objects"]) == names
         assert {"seed", "attention", "attention_layer", "real_pair"} <= set(states[0]["settings"])
         assert_identical(*states)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"adversarial_weight": 0.5}, "a run with adversarial_weight=0.0, this one has 0.5"),
+            (
+                {"reconstruction_loss": RegressionLoss(reduction="sum")},
+                "a run with loss#reduction='mean', this one has",
+            ),
+        ],
+    )
+    def test_other_settings_are_refused(self, make_trainer, tmp_path, changes, message):
+        for resume, more in ((False, {}), (True, changes)):
+            trainer = make_trainer(samples=2, **more)
+            RunCheckpoint(tmp_path, trainer.spec, resume=resume).attach(trainer)
+            if not resume:
+                trainer.run()
+        with pytest.raises(SpecError, match=message):
+            trainer.run()
+
+    def test_another_rate_of_the_discriminator_is_refused(self, make_trainer, tmp_path):
+        first, second = (make_trainer(samples=2) for _ in range(2))
+        rate = first.discriminator_optimizer.param_groups[0]["lr"]
+        second.discriminator_optimizer.param_groups[0]["lr"] = 10 * rate
+        for trainer, resume in ((first, False), (second, True)):
+            RunCheckpoint(tmp_path, trainer.spec, resume=resume).attach(trainer)
+        first.run()
+        with pytest.raises(SpecError, match=f"a run with discriminator_learning_rate={rate}, this one has {10 * rate}"):
+            second.run()
 
 
 class TestRefusals:

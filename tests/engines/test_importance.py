@@ -182,6 +182,12 @@ def test_a_history_of_other_bins_is_refused():
         ImportanceTimes(T, bins=10).load_state_dict(ImportanceTimes(T).state_dict())
 
 
+@pytest.mark.parametrize(("state", "other"), [(UniformTimes, ImportanceTimes), (ImportanceTimes, UniformTimes)])
+def test_a_state_of_another_kind_is_refused(state, other):
+    with pytest.raises(SpecError, match=r"history of importance, .* resume with the time_sampler of the first run"):
+        other(T).load_state_dict(state(T).state_dict())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

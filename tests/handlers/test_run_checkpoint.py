@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import functools
 import re
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from medsegdiff.engines.learning_rate import warmup_cosine
 from medsegdiff.errors import DataError, SpecError
 from medsegdiff.handlers.run_checkpoint import CHECKPOINT_NAME, RunCheckpoint
 from medsegdiff.handlers.validation import SamplerValidation
+from medsegdiff.losses.segmentation import RegressionLoss, SegmentationLoss
 
 EPOCHS = 4
 
@@ -38,24 +41,29 @@ def make_run(make_trainer, training_items):
         interval=1,
         patience=10,
         min_delta=0.5,
+        samples=6,
+        split=None,
         options=None,
+        optimizer=torch.optim.AdamW,
+        time_sampler_options=MappingProxyType({"bins": 5}),
         extra=None,
         **more,
     ):
         trainer = make_trainer(
             dims=dims,
-            samples=6,
+            samples=samples,
             max_epochs=epochs,
             transforms=(
                 RandAffined(["image", "label"], prob=0.8, rotate_range=0.4, mode=["bilinear", "nearest"]),
                 RandGaussianNoised("image", prob=0.5),
             ),
             network_options={"dropout": 0.2, **(options or {})},
-            optimizer=torch.optim.AdamW,
+            optimizer=optimizer,
             schedule_rate=lambda optimizer: warmup_cosine(optimizer, total_steps=12),
-            time_sampler_options={"bins": 5},
+            time_sampler_options=time_sampler_options,
             **more,
         )
+        trainer.spec = trainer.spec.replace(split=split)
         network = trainer.ema.module
         validator = SupervisedEvaluator(
             device="cpu",
@@ -224,6 +232,27 @@ def test_only_the_first_process_writes(make_run, tmp_path):
         ({"options": {"num_res_blocks": 0}}, "a run with options="),
         ({"seed": 3}, "a run with seed=0, this one has 3"),
         ({"accumulation_steps": 2}, "a run with accumulation_steps=1, this one has 2"),
+        ({"learning_rate": 5e-5}, "a run with learning_rate=0.01, this one has 5e-05"),
+        ({"optimizer": torch.optim.Adam}, "a run with optimizer='AdamW', this one has 'Adam'"),
+        (
+            {"optimizer": functools.partial(torch.optim.AdamW, weight_decay=0.1)},
+            "a run with optimizer#weight_decay=0.01, this one has 0.1",
+        ),
+        (
+            {"optimizer": functools.partial(torch.optim.AdamW, betas=(0.5, 0.9))},
+            "a run with optimizer#betas=[0.9, 0.999], this one has [0.5, 0.9]",
+        ),
+        (
+            {"loss_function": SegmentationLoss(pixel_weight=1.0)},
+            "a run with loss#pixel_weight=20.0, this one has 1.0",
+        ),
+        ({"loss_function": RegressionLoss()}, "a run with loss='SegmentationLoss', this one has 'RegressionLoss'"),
+        ({"ema_decay": 0.99}, "a run with ema_decay=0.9, this one has 0.99"),
+        ({"time_sampler_options": {"bins": 4}}, "a run with time_sampler#bins=5, this one has 4"),
+        (
+            {"time_sampler": "uniform", "time_sampler_options": None},
+            "a run with time_sampler='importance', this one has 'uniform'",
+        ),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused_by_field(make_run, tmp_path, change, message):
@@ -237,9 +266,58 @@ def test_a_checkpoint_of_another_run_is_refused_by_field(make_run, tmp_path, cha
 
 
 def test_another_number_of_batches_is_refused(make_run, tmp_path):
-    make_run(tmp_path, batch_size=2).run()
+    make_run(tmp_path, samples=6).run()
     with pytest.raises(SpecError, match="3 iterations an epoch, this one has 2; resume with the data and batch"):
-        make_run(tmp_path, resume=True, batch_size=3).run()
+        make_run(tmp_path, resume=True, samples=4).run()
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_another_batch_size_is_refused_though_the_number_of_batches_is_the_same(make_run, tmp_path, size):
+    make_run(tmp_path, batch_size=4).run()
+    with pytest.raises(SpecError, match=f"a run with batch_size=4, this one has {size}; resume with the settings"):
+        make_run(tmp_path, resume=True, batch_size=size).run()
+
+
+def without_new_settings(path) -> None:
+    """Make a checkpoint one of the time when it held few settings."""
+    state = read(path)
+    few = ("seed", "max_grad_norm", "first_pass", "accumulation_steps")
+    torch.save({**state, "settings": {name: state["settings"][name] for name in few}}, path)
+
+
+def test_a_checkpoint_with_few_settings_goes_on(make_run, tmp_path):
+    make_run(tmp_path).run()
+    without_new_settings(tmp_path / CHECKPOINT_NAME)
+    second = make_run(tmp_path, resume=True, epochs=2)
+    second.run()
+    assert second.state.epoch == 2
+    assert "learning_rate" in read(tmp_path / CHECKPOINT_NAME)["settings"]
+    with pytest.raises(SpecError, match="a run with ema_decay"):
+        make_run(tmp_path, resume=True, epochs=3, ema_decay=0.5).run()
+
+
+@pytest.mark.parametrize("first", ["uniform", "importance"])
+def test_a_checkpoint_with_few_settings_of_another_time_sampler_is_refused(make_run, tmp_path, first):
+    kinds = {"uniform": None, "importance": {"bins": 5}}
+    make_run(tmp_path, time_sampler=first, time_sampler_options=kinds.pop(first)).run()
+    without_new_settings(tmp_path / CHECKPOINT_NAME)
+    ((second, options),) = kinds.items()
+    with pytest.raises(SpecError, match=r"history of importance, .* resume with the time_sampler of the first run"):
+        make_run(tmp_path, resume=True, time_sampler=second, time_sampler_options=options).run()
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_a_split_that_an_earlier_version_called_seeded_is_no_reason_to_refuse(make_run, tmp_path, few, caplog):
+    make_run(tmp_path, split="seeded").run()
+    if few:
+        without_new_settings(tmp_path / CHECKPOINT_NAME)
+    second = make_run(tmp_path, resume=True, epochs=2, split="published")
+    if few:
+        second.run()
+        assert "is of a split by dataset.json or seed, this run of published" in caplog.text
+    else:
+        with pytest.raises(SpecError, match="a run with split='seeded', this one has 'published'"):
+            second.run()
 
 
 def test_what_the_checkpoint_lacks_is_named(make_run, tmp_path):
