@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from medsegdiff.errors import DataError, one_line
+from medsegdiff.files import temporary_name
 
 # RuntimeError: zipfile's word for encryption and for methods that it does not know.
 _ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError)
@@ -77,7 +78,7 @@ def appearing_at_once(output: Path) -> Iterator[Path]:
         DataError: `output` is a file or holds files, or its place cannot be written.
     """
     target = output.absolute()
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    draft = temporary_name(target)
     missing_parents: list[Path] = []
     try:
         require_new(output)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
+import secrets
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +30,7 @@ def written_whole(path: str | os.PathLike[str], *, advice: str) -> Iterator[Path
         DataError: it cannot be written, such as for want of space or permission.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -45,6 +48,25 @@ def written_whole(path: str | os.PathLike[str], *, advice: str) -> Iterator[Path
             partial.unlink(missing_ok=True)
 
 
+def temporary_name(path: Path) -> Path:
+    """A hidden name beside a file or folder that no other process or thread takes, on whatever host.
+
+    Processes of two containers over one file system have the same number easily, and the same host's name at times.
+    """
+    mark = _mark(socket.gethostname(), os.getpid())
+    return path.with_name(f".{path.name}.{mark}-{secrets.token_hex(4)}")
+
+
+def remove_unfinished_of(path: Path, *, host: str, process: int | str) -> None:
+    """Remove what one process, which has ended, left of `written_whole` for a file."""
+    mark = f".{glob.escape(path.name)}."
+    # The number alone is what names of an earlier version end with.
+    for pattern in (f"{mark}{_mark(host, process)}-*", f"{mark}{glob.escape(str(process))}"):
+        for partial in path.parent.glob(pattern):
+            with contextlib.suppress(OSError):
+                partial.unlink()
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal digits."""
     digest = hashlib.sha256()
@@ -57,8 +79,13 @@ def sha256_of(path: Path) -> str:
 def remove_unfinished(folder: Path) -> None:
     """Remove what killed processes left of `written_whole` in a folder that no other process writes to."""
     for path in folder.glob(".*"):
-        if re.fullmatch(r"\..+\.\d+", path.name) and path.is_file():
+        if re.fullmatch(r"\..+\.\d+(-[0-9a-f]{8}-[0-9a-f]{8})?", path.name) and path.is_file():
             path.unlink(missing_ok=True)
+
+
+def _mark(host: str, process: int | str) -> str:
+    """A process of a host; of the host a digest, since names of files have an end."""
+    return f"{process}-{hashlib.sha256(host.encode()).hexdigest()[:8]}"
 
 
 def _flush(path: Path) -> None:

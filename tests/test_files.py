@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
+import socket
 
 import pytest
 
 from medsegdiff.errors import DataError
-from medsegdiff.files import remove_unfinished, sha256_of, written_whole
+from medsegdiff.files import remove_unfinished, remove_unfinished_of, sha256_of, temporary_name, written_whole
 
 
 def test_the_file_appears_at_the_end_of_the_block(tmp_path):
@@ -59,11 +61,41 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
         write()
 
 
+def test_processes_of_one_number_and_threads_do_not_meet(tmp_path):
+    path = tmp_path / "file.txt"
+    with written_whole(path, advice="…") as first:
+        first.write_text("first")
+        with written_whole(path, advice="…") as second:  # as in a container of the same host's name
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_longest_name_of_a_host_leaves_room_for_that_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "node.of.a.cluster." * 3)
+    with written_whole(tmp_path / ("x" * 220), advice="…") as partial:
+        partial.touch()
+
+
+def test_only_what_the_process_named_has_left_is_removed(tmp_path, monkeypatch):
+    path = tmp_path / "a[1].nii.gz"
+    names = []
+    for host, process in (("one", 7), ("one", 77), ("two", 7)):
+        monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        names += [temporary_name(path), temporary_name(path)]
+    for name in (path, *names):
+        name.touch()
+    remove_unfinished_of(path, host="one", process="7")
+    assert sorted(tmp_path.iterdir()) == sorted([path, *names[2:]])
+
+
 def test_what_a_killed_process_left_is_removed(tmp_path):
     with written_whole(tmp_path / "model.pt", advice="…") as partial:
         partial.touch()
     kept = [tmp_path / "model.pt", tmp_path / ".hidden", tmp_path / "log.12"]
-    for path in (partial, *kept):
+    for path in (partial, tmp_path / ".model.pt.12", *kept):
         path.touch()
     remove_unfinished(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(kept)

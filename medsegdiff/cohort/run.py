@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from medsegdiff.cohort.engine import DONE, LOST, STARTED, Engine, Event
 from medsegdiff.cohort.manifest import Manifest, input_state
 from medsegdiff.cohort.private import file_names, without_folders
 from medsegdiff.cohort.settings import settings_digest
+from medsegdiff.files import remove_unfinished_of
 
 _TEXTS = ("error", "traceback")  # of what an engine tells of a case
 # Of a record in the manifest, what a report says of the case; the rest serves the next run.
@@ -165,7 +165,6 @@ class CohortRun:
 
 def _remove_partial(case: Case, worker: str) -> None:
     """Remove what a killed worker may have left of its results under temporary names (see `written_whole`)."""
-    process = worker.rpartition(":")[2]
+    host, _, process = worker.rpartition(":")
     for path in case.output_paths().values():
-        with contextlib.suppress(OSError):
-            path.with_name(f".{path.name}.{process}").unlink()
+        remove_unfinished_of(path, host=host, process=process)

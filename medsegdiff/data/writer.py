@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import gzip
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,7 +104,7 @@ def make_folder(path: str | Path) -> Path:
         DataError: it cannot be made or written to.
     """
     path = Path(path)
-    probe = path / f".{os.getpid()}.probe"
+    probe = files.temporary_name(path / "probe")
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.touch()

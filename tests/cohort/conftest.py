@@ -48,6 +48,7 @@ def fake_loader(tmp_path) -> Callable[..., Callable[[], Any]]:
             import numpy as np
 
             from medsegdiff.errors import DataError, SpecError
+            from medsegdiff.files import temporary_name
 
             def predict(path: Path) -> Any:
                 name, word = path.name.removesuffix(".mha"), path.read_text()
@@ -58,7 +59,7 @@ def fake_loader(tmp_path) -> Callable[..., Callable[[], Any]]:
                     time.sleep(0.02)
                     word = path.read_text()
                 if word == "kill" or (word == "kill once" and attempts == 0):
-                    (log.parent / "out" / f".{name}.nii.gz.{os.getpid()}").write_text("half")
+                    temporary_name(log.parent / "out" / f"{name}.nii.gz").write_text("half")
                     os.kill(os.getpid(), signal.SIGKILL)
                 if word == "unreadable":
                     msg = f"{path}: cannot be read"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from medsegdiff.cohort.case import Case
 from medsegdiff.cohort.engine import DONE, LOST, STARTED, Event
 from medsegdiff.cohort.manifest import Manifest
 from medsegdiff.cohort.run import CohortRun
+from medsegdiff.files import temporary_name
 
 NAMES = ("a", "b", "c")
 
@@ -153,13 +155,24 @@ def test_a_run_with_other_settings_that_stops_is_not_taken_for_the_first(make_ru
     assert attempts() == [*NAMES, "a"]
 
 
-def test_half_a_result_of_an_interrupted_run_is_removed(make_run, make_cases):
+def _half_a_result(path, host, process, monkeypatch, *, earlier):
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    monkeypatch.setattr(os, "getpid", lambda: process)
+    half = path.with_name(f".{path.name}.{process}") if earlier else temporary_name(path)
+    half.touch()
+    return half
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["now", "of an earlier version"])
+def test_half_a_result_of_an_interrupted_run_is_removed(make_run, make_cases, monkeypatch, earlier):
     cases = make_cases("a")
-    half, foreign = (cases[0].folder / f".a.nii.gz.{process}" for process in (7, 8))
-    half.touch(), foreign.touch()
+    half, foreign, elsewhere = (
+        _half_a_result(cases[0].folder / "a.nii.gz", host, process, monkeypatch, earlier=earlier)
+        for host, process in (("host", 7), ("host", 8), ("other", 77 if earlier else 7))
+    )
     Manifest(cases[0].folder).append({"case": "a", "status": "started", "worker": "host:7"})
     make_run(cases).choose(resume=True)
-    assert not half.exists() and foreign.exists()
+    assert not half.exists() and foreign.exists() and elsewhere.exists()
 
 
 def test_an_image_that_changes_while_it_is_segmented_is_done_again(make_run, make_cases):
