@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from medsegdiff.errors import SpecError
-from medsegdiff.methods.registry import Method, register
+from medsegdiff.methods.registry import DenoiserBuilder, Method, register
 from medsegdiff.methods.run_spec import RunSpec
+from medsegdiff.methods.training_settings import TrainingSettings
 from medsegdiff.networks.nets.denoiser import Denoiser
 from medsegdiff.networks.nets.recycling_unet import RecyclingUNet
 from medsegdiff.networks.schedulers import NoiseSchedule
@@ -72,37 +73,29 @@ def _build_self_conditioned(spec: RunSpec, mask_channels: int, schedule: NoiseSc
 
 LINEAR_1001: dict[str, Any] = {"name": "linear", "num_train_timesteps": 1001}
 
-register(Method("supervised", "the same U-Net without diffusion", build_recycling_unet, "supervised", None))
-register(Method("diffusion", "standard diffusion, x_t from the truth", build_recycling_unet, "diffusion", LINEAR_1001))
-register(
-    Method(
-        "recycling", "x_t from the prediction at x_T (Fu et al. 2023)", build_recycling_unet, "recycling", LINEAR_1001
-    )
-)
-register(
-    Method(
-        "recycling_next",
-        "x_t from the prediction at x_{t+1} (Fu et al., workshop)",
-        build_recycling_unet,
-        "recycling_next",
-        LINEAR_1001,
-    )
-)
-register(
-    Method(
-        "self_conditioning",
-        "the prediction at x_t as further input (Chen et al. 2022)",
-        _build_self_conditioned,
-        "self_conditioning",
-        LINEAR_1001,
-    )
-)
-register(
-    Method(
-        "self_conditioning_next",
-        "the prediction at x_{t+1} as further input (Watson et al. 2023)",
-        _build_self_conditioned,
-        "self_conditioning_next",
-        LINEAR_1001,
-    )
+# The weights of the loss are those of section 5.3; the rest is what the release is set to: AdamW with a decay of 1e-8,
+# a rate from 8e-4 down to 5e-5, and no average of the weights.
+SIZE_TRAINING = {
+    "paper": TrainingSettings(weight_decay=1e-8, end_fraction=1 / 16, ema_decay=0.0, pixel_weight=20.0),
+}
+
+
+def _register(
+    name: str,
+    summary: str,
+    build_denoiser: DenoiserBuilder = build_recycling_unet,
+    schedule: dict[str, Any] | None = LINEAR_1001,
+) -> None:
+    register(Method(name, summary, build_denoiser, name, schedule, size_training=SIZE_TRAINING))
+
+
+_register("supervised", "the same U-Net without diffusion", schedule=None)
+_register("diffusion", "standard diffusion, x_t from the truth")
+_register("recycling", "x_t from the prediction at x_T (Fu et al. 2023)")
+_register("recycling_next", "x_t from the prediction at x_{t+1} (Fu et al., workshop)")
+_register("self_conditioning", "the prediction at x_t as further input (Chen et al. 2022)", _build_self_conditioned)
+_register(
+    "self_conditioning_next",
+    "the prediction at x_{t+1} as further input (Watson et al. 2023)",
+    _build_self_conditioned,
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 from medsegdiff.errors import SpecError
 from medsegdiff.methods.run_spec import RunSpec
+from medsegdiff.methods.training_settings import TrainingSettings
 from medsegdiff.networks.nets.denoiser import Denoiser
 from medsegdiff.networks.schedulers import NoiseSchedule
 
@@ -36,6 +37,7 @@ class Method:
         sampler: the sampler of its paper.
         sampler_options: further options of that sampler.
         adam_betas: decays of Adam's two moments that it trains well with.
+        size_training: how its paper trains, for sizes that follow it.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Method:
     sampler: str = "ddpm"
     sampler_options: dict[str, Any] = field(default_factory=dict)
     adam_betas: tuple[float, float] = (0.9, 0.999)
+    size_training: dict[str, TrainingSettings] = field(default_factory=dict)
 
     def schedule_for(self, task: str) -> dict[str, Any] | None:
         """Name and settings of the noise schedule of a task; None for a supervised method."""
@@ -82,6 +85,10 @@ class Method:
         """
         settings = schedule or self.schedule_for(task) or {}
         return min(self.steps, settings.get("num_train_timesteps", self.steps))
+
+    def training_for(self, size: str) -> TrainingSettings:
+        """How a network of a size, "small" or "paper", is trained."""
+        return self.size_training.get(size, TrainingSettings())
 
 
 METHODS: dict[str, Method] = {}
