@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
 USER_ERROR_EXIT_CODE = 2
+_STATS_LOGGER = "monai.handlers.StatsHandler"  # logs what ends a run with its traceback, before raising it again
 
 
 class MedSegDiffError(ValueError):
@@ -113,9 +115,10 @@ def report_user_errors() -> None:
     """Make the running process print user errors as one line and exit with code 2.
 
     `python -m monai.bundle run` wraps every exception in a traceback of the configuration parser; bundles call this
-    in their `initialize` section so that a wrong `--method` reads like a message instead. Errors of other kinds keep
-    their traceback.
+    in their `initialize` section so that a wrong `--method` reads like a message instead, and so does what ends a
+    run later, such as a full disk. Errors of other kinds keep their traceback.
     """
+    logging.getLogger(_STATS_LOGGER).addFilter(_is_no_user_error)
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -128,3 +131,8 @@ def report_user_errors() -> None:
         raise SystemExit(USER_ERROR_EXIT_CODE)
 
     sys.excepthook = hook
+
+
+def _is_no_user_error(record: logging.LogRecord) -> bool:
+    """Whether a line of a log is to be shown: a user error is told at the end, in one line."""
+    return record.exc_info is None or find_user_error(record.exc_info[1]) is None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import logging
+import sys
 
 import pytest
+from ignite.engine import Engine, Events
+from monai.handlers import StatsHandler
 
-from medsegdiff.errors import DataError, SpecError, find_user_error
+from medsegdiff.errors import DataError, SpecError, find_user_error, report_user_errors
 
 
 def chained(first: BaseException, *, cause: bool = False) -> BaseException:
@@ -34,3 +38,23 @@ def test_a_full_disk_is_one_whoever_writes(number):
     assert isinstance(error, DataError)
     assert str(error).startswith("/data/events.out cannot be written (No space left on device); free space")
     assert "a file of this run cannot be written" in str(find_user_error(OSError(number, "full")))
+
+
+@pytest.mark.parametrize(("error", "shown"), [(DataError("disk full"), 0), (KeyError("defect"), 1)])
+def test_what_ends_a_run_has_a_traceback_only_where_it_is_a_defect(monkeypatch, error, shown):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+    def fail(engine):
+        raise error
+
+    handler = StatsHandler(iteration_log=False)
+    records = []
+    monkeypatch.setattr(handler.logger, "handlers", [keeper := logging.Handler()])
+    monkeypatch.setattr(keeper, "emit", records.append)
+    report_user_errors()
+    engine = Engine(lambda engine, batch: None)
+    handler.attach(engine)
+    engine.add_event_handler(Events.EPOCH_COMPLETED, fail)
+    with pytest.raises(type(error)):
+        engine.run([0])
+    assert len([record for record in records if record.exc_info]) == shown
