@@ -251,7 +251,8 @@ def _work(run: CohortRun, cases: Sequence[Case]) -> None:
 def _expand(inputs: Sequence[Path], modalities: Modalities | None) -> tuple[list[list[Path]], list[dict[str, Any]]]:
     """The files of all cases that the inputs stand for, each once, and report entries of inputs that stand for none."""
     from medsegdiff.data.inputs import find_cases
-    from medsegdiff.data.modalities import group_modalities
+    from medsegdiff.data.modalities import group_modalities, image_name
+    from medsegdiff.data.reading import case_name
 
     cases: dict[Path, list[Path]] = {}
     failures: list[dict[str, Any]] = []
@@ -264,10 +265,10 @@ def _expand(inputs: Sequence[Path], modalities: Modalities | None) -> tuple[list
     misfits: list[DataError] = []
     grouped = list(group_modalities(single, modalities, misfits=misfits).values()) if modalities else []
     fail([str(path) for path in single], misfits)
-    if misfits:  # a file of theirs is no case by itself
-        kept = {file for files in grouped for file in files}
-        inputs = [path for path in inputs if path in kept or path not in single]
     first_of = {file: files for files in grouped for file in files}
+    if misfits:  # a file of theirs is no case by itself
+        parts = {path for path in single if path not in first_of and image_name(path, modalities) != case_name(path)}
+        inputs = [path for path in inputs if path not in parts]
     for path in inputs:
         misfits = []
         try:

@@ -68,6 +68,18 @@ def test_one_modality_alone_is_no_case(predict, tmp_path):
     assert "without t1ce, t2, flair" in result.stderr
 
 
+def test_a_file_of_all_modalities_is_done_beside_a_case_without_one(predict, tmp_path):
+    torn = save_case(tmp_path, "torn", modalities=MODALITIES[:3])
+    whole = tmp_path / "whole.nii.gz"
+    noise = np.random.default_rng(0).random((17, 16, 15, 4)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(noise, np.eye(4)), whole)
+    result = predict(whole, *torn)
+    assert result.exit_code == 2
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert "without flair" in line
+    assert (tmp_path / "out" / "whole.nii.gz").is_file()
+
+
 def test_modalities_on_two_grids_are_refused_by_both(predict, tmp_path):
     save_case(tmp_path / "in", "one")
     save_case(tmp_path / "in", "one", modalities=("flair",), shape=(17, 16, 14))
