@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medsegdiff.errors import DataError, MedSegDiffError, one_line
+from medsegdiff.errors import DataError, MedSegDiffError, SpecError, one_line
 
 if TYPE_CHECKING:
     from medsegdiff.data.modalities import Modalities
@@ -135,6 +135,8 @@ def segment_case(predictor: BundlePredictor, case: Case) -> dict[str, Any]:
         images = {path: maps[kind] for kind, path in paths.items() if path not in others}
         name = bundle_name(predictor.bundle_dir, read_metadata(predictor.bundle_dir))
         write_images(images, affine=result.affine, like=case.path, others=others, description=short_notice(name))
+    except SpecError as error:  # of the settings, such as memory: it does not say which image they do not suffice for
+        return {"status": "failed", "error": f"{case.path}: {one_line(error)}"}
     except MedSegDiffError as error:
         return {"status": "failed", "error": one_line(error)}
     except (RuntimeError, MemoryError) as error:

@@ -15,7 +15,7 @@ import torch
 import medsegdiff
 from medsegdiff.cohort.case import Case, name_cases, segment_case
 from medsegdiff.data.dicom.folder import read_folder
-from medsegdiff.errors import DataError
+from medsegdiff.errors import DataError, SpecError
 from tests.data.dicom.segmentations import voxels_on_grid
 from tests.data.dicom.synthetic import noise, places, slices, write
 
@@ -178,11 +178,12 @@ def test_only_the_results_that_are_asked_for_are_made(tmp_path):
     ("error", "message"),
     [
         (DataError("x.mha:\n no image"), "x.mha: no image"),
+        (SpecError("sampling needs 9 GiB"), "x.mha: sampling needs 9 GiB"),
         (torch.cuda.OutOfMemoryError(), "x.mha: the memory does not suffice for this image; try"),
         (MemoryError(), "x.mha: the memory does not suffice for this image; try"),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), "x.mha: the memory does not suffice"),
     ],
-    ids=["user error", "GPU", "python", "CPU"],
+    ids=["user error", "too little memory for a window", "GPU", "python", "CPU"],
 )
 def test_what_a_user_can_mend_is_a_failure_in_one_line(tmp_path, error, message):
     entry = segment_case(_predictor(error=error), Case("n", Path("x.mha"), tmp_path))
