@@ -116,7 +116,8 @@ def fingerprint_dataset(
 
 
 def _compare_names(task: Expected, data: Expected) -> list[Remark]:
-    if not data.class_names or task.class_names == data.class_names:
+    ours, theirs = ([name.casefold() for name in names] for names in (task.class_names, data.class_names))
+    if not theirs or ours == theirs:
         return []
     text = (
         f"the bundle's classes are {', '.join(task.class_names)}, those of dataset.json {', '.join(data.class_names)}: "

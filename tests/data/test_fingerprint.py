@@ -220,6 +220,13 @@ def test_a_bundle_says_what_cases_must_be_like(folder, repository):
     assert "background, whole tumor, those of dataset.json background, cube, dots" in warning
 
 
+@pytest.mark.parametrize(("second", "warned"), [("Posterior", False), ("Body", True)])
+def test_classes_are_the_bundles_in_whatever_case(folder, repository, second, warned):
+    describe(folder, labels={"0": "background", "1": "Anterior", "2": second})
+    fingerprint = fingerprint_dataset(folder, bundle=repository / "bundles" / "hippocampus")
+    assert any("the bundle's classes are" in text for _, _, text in remarks_of(fingerprint, "warning")) == warned
+
+
 def test_a_bundle_brings_its_split(folder, repository):
     fingerprint = fingerprint_dataset(folder, bundle=repository / "bundles" / "hippocampus")
     texts = [text for _, _, text in remarks_of(fingerprint, "warning")]

@@ -166,3 +166,8 @@ def test_a_real_ct_with_labels_of_another_atlas(data_root, tmp_path):
     conversion = convert(folder, tmp_path / "out")
     assert conversion.kept == ("amos_0002",)
     assert "labelsTr/amos_0001.nii.gz: got the label values" in conversion.misfits[0].reason
+
+
+def test_classes_are_called_as_in_the_bundle(repository):
+    train = json.loads((repository / "bundles" / "amos_ct" / "train.json").read_text())
+    assert list(ABOUT.classes) == train["class_names"]
