@@ -12,6 +12,7 @@ import errno
 import inspect
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
@@ -126,11 +127,25 @@ def report_user_errors() -> None:
         if user_error is None:
             previous(kind, error, trace)
             return
-        print(f"error: {one_line(user_error)}", file=sys.stderr)
+        _say(user_error)
         # The interpreter honours a SystemExit that leaves the hook: its code becomes that of the process.
         raise SystemExit(USER_ERROR_EXIT_CODE)
 
+    previous_in_threads = threading.excepthook
+
+    def hook_in_threads(failure: threading.ExceptHookArgs) -> None:
+        user_error = find_user_error(failure.exc_value)
+        if user_error is None:
+            previous_in_threads(failure)
+        else:  # what the thread served, such as TensorBoard's writer, fails as well and ends the run
+            _say(user_error)
+
     sys.excepthook = hook
+    threading.excepthook = hook_in_threads
+
+
+def _say(error: MedSegDiffError) -> None:
+    sys.stderr.write(f"error: {one_line(error)}\n")  # at once, for lines of two threads not to mix
 
 
 def _is_no_user_error(record: logging.LogRecord) -> bool:

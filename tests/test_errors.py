@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import sys
+import threading
 
 import pytest
 from ignite.engine import Engine, Events
@@ -40,9 +41,14 @@ def test_a_full_disk_is_one_whoever_writes(number):
     assert "a file of this run cannot be written" in str(find_user_error(OSError(number, "full")))
 
 
+def keep_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (sys, threading):
+        monkeypatch.setattr(module, "excepthook", module.excepthook)
+
+
 @pytest.mark.parametrize(("error", "shown"), [(DataError("disk full"), 0), (KeyError("defect"), 1)])
 def test_what_ends_a_run_has_a_traceback_only_where_it_is_a_defect(monkeypatch, error, shown):
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    keep_hooks(monkeypatch)
 
     def fail(engine):
         raise error
@@ -58,3 +64,20 @@ def test_what_ends_a_run_has_a_traceback_only_where_it_is_a_defect(monkeypatch, 
     with pytest.raises(type(error)):
         engine.run([0])
     assert len([record for record in records if record.exc_info]) == shown
+
+
+def test_a_thread_that_meets_a_full_disk_says_it_in_a_line(monkeypatch, capsys):
+    others = []
+    monkeypatch.setattr(threading, "excepthook", others.append)
+    keep_hooks(monkeypatch)
+    report_user_errors()
+
+    def fail(error):
+        raise error
+
+    for error in (OSError(errno.ENOSPC, "No space left on device", "/data/events.out"), KeyError("defect")):
+        thread = threading.Thread(target=fail, args=[error])
+        thread.start()
+        thread.join()
+    assert capsys.readouterr().err.startswith("error: /data/events.out cannot be written (No space left on device);")
+    assert [failure.exc_type for failure in others] == [KeyError]
