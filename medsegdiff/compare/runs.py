@@ -186,7 +186,7 @@ class Run:
         path = self.folder / "settings.json"
         if not path.is_file():
             if self.folder.is_dir() and any(self.folder.iterdir()):
-                msg = f"{self.folder} has no settings.json that says what it is; remove the folder, or choose another"
+                msg = f"{self.folder} has no settings.json that says what it is; remove it, or choose another --output"
                 raise SpecError(msg)
             return
         found, wanted = read_json(path), json.loads(json.dumps(self.settings, default=str))

@@ -11,9 +11,11 @@ from typing import Any
 
 from medsegdiff.compare.study_values import (
     DECIDED_OF_EVALUATION,
+    UniqueKeys,
     found_bundle,
     found_path,
     keys_in,
+    name_in,
     numbers_in,
     settings_in,
 )
@@ -148,7 +150,7 @@ def read_study(path: str | Path, *, dataset_dir: str | Path | None = None) -> St
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=UniqueKeys)  # which is a SafeLoader
     except (OSError, ValueError, yaml.YAMLError) as error:
         msg = f"{path}: cannot be read as YAML ({one_line(error)}); give a study file, such as studies/quick.yaml"
         raise DataError(msg) from error
@@ -170,7 +172,7 @@ def read_study(path: str | Path, *, dataset_dir: str | Path | None = None) -> St
     data = study.get("dataset_dir") if dataset_dir is None else dataset_dir
     split = study.get("split_file")
     return Study(
-        name=str(study["name"]),
+        name=name_in(study["name"]),
         bundle=found_bundle(str(study["bundle"]), path.parent),
         dataset_dir=None if data is None else found_path(str(data), path.parent, "dataset_dir"),
         split_file=None if split is None else found_path(str(split), path.parent, "split_file"),
@@ -258,8 +260,9 @@ def _budget(given: Any) -> Budget:
 def _ensembles(given: Any, labels: Collection[str]) -> tuple[tuple[str, ...], ...]:
     ensembles = []
     for members in given if isinstance(given, list) else [given]:
-        if not isinstance(members, list) or len(members) < 2 or any(member not in labels for member in members):
-            msg = f"ensembles holds {members!r}; give lists of two or more of {', '.join(labels)}"
+        known = isinstance(members, list) and all(member in labels for member in members)
+        if not known or len(members) < 2 or len(set(members)) < len(members):
+            msg = f"ensembles holds {members!r}; give lists of two or more of {', '.join(labels)}, each once"
             raise SpecError(msg)
         ensembles.append(tuple(members))
     return tuple(ensembles)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 import medsegdiff
 from medsegdiff.data.bundle_config import TRAIN_CONFIG
@@ -54,6 +57,37 @@ def settings_in(given: Any, where: str, decided: Mapping[str, str] = DECIDED) ->
             msg = f"{where}: {name} is not set there; say it by {decided[owner]}"
             raise SpecError(msg)
     return {str(name): value for name, value in settings.items()}
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which YAML takes the last without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Read a mapping.
+
+        Raises:
+            MarkedYAMLError: it has a key twice.
+        """
+        node = super().compose_mapping_node(anchor)
+        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = [name for name, count in counts.items() if count > 1]
+        if twice:
+            problem = f"more than once {', '.join(twice)} in one mapping, which begins"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return node
+
+
+def name_in(value: Any) -> str:
+    """A name that a folder can have.
+
+    Raises:
+        SpecError: it is none.
+    """
+    name = str(value)
+    if isinstance(value, list | dict) or not name.strip(" .") or set(name) & set("/\\"):
+        msg = f"name is {value!r}; give a text that a folder can be called, without slashes"
+        raise SpecError(msg)
+    return name
 
 
 def keys_in(given: Any, allowed: Sequence[str], where: str) -> dict[str, Any]:

@@ -77,6 +77,10 @@ def test_the_studies_of_the_repository_are_read(repository):
         ({"methods": [{"method": "cdal", "name": "a+b"}]}, "holds a '+'"),
         ({"extra": 1}, "there is no extra; use keys among name, bundle"),
         ({"name": None}, "got no name"),
+        ({"name": ""}, "name is ''; give a text that a folder can be called"),
+        ({"name": ".."}, "name is '..'; give a text"),
+        ({"name": "../elsewhere"}, "name is '../elsewhere'; give a text"),
+        ({"name": ["a"]}, "give a text that a folder can be called"),
         ({"budget": {"steps": 0}}, "budget is 0 steps"),
         ({"budget": {"minutes": -1}}, "budget is -1 minutes"),
         ({"budget": {"steps": 1.5}}, "budget is 1.5 steps; give a whole number"),
@@ -92,6 +96,7 @@ def test_the_studies_of_the_repository_are_read(repository):
         ({"settings": [1]}, "give ids of the bundle"),
         ({"ensembles": [["supervised"]]}, "lists of two or more of supervised, diffusion"),
         ({"ensembles": [["supervised", "cdal"]]}, "lists of two or more of supervised, diffusion"),
+        ({"ensembles": [["supervised", "supervised"]]}, "supervised, diffusion, each once"),
         ({"evaluation": {"samplers": ["euler"]}}, "no sampler 'euler': choose one of ddpm"),
         ({"evaluation": {"part": "tset"}}, "part 'tset' of evaluation does not exist"),
         ({"evaluation": {"steps": [0]}}, "steps of evaluation is [0]"),
@@ -111,6 +116,17 @@ def test_what_makes_no_sense_is_refused(write_study, changes, said):
 def test_a_bundle_that_does_not_exist_is_refused_with_those_that_do(write_study):
     with pytest.raises(DataError, match=r"'hippo' does not exist; .* amos_ct, brats, .*hippocampus"):
         read_study(write_study(bundle="hippo"))
+
+
+def test_a_key_that_stands_twice_is_refused_and_anchors_are_not(write_study):
+    path = write_study()
+    path.write_text(path.read_text() + "budget: {steps: 100}\n")
+    with pytest.raises(DataError, match="more than once budget in one mapping"):
+        read_study(path)
+
+    anchors = "name: a\nbundle: hippocampus\nbudget: {steps: 6}\nsettings: &all {batch_size: 1, learning_rate: 0.1}\n"
+    path.write_text(anchors + "methods: [{method: cdal, settings: {<<: *all, batch_size: 2}}]\n")
+    assert read_study(path).variants[0].settings == {"batch_size": 2, "learning_rate": 0.1}
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", ""])
