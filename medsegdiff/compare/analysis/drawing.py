@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,9 @@ NAMES = {
 INDEXED = re.compile(r"\bx_(?:\(([^)]+)\)|([Tt0])\b)")
 """A state of the sampling, such as x_T or x_(t+1)."""
 TITLES = {"dice": "Dice", "hd95": "HD95", "iou": "IoU", "nsd": "NSD", "boundary_f": "Boundary F"}
+_LEGEND_ROW = 0.2
+_USUAL_ROWS = 2
+"""Lines of a legend that a figure has room for: inches of one, and how many."""
 
 
 def save_figure(figure: Figure, path: Path, *, colours: int = 255) -> Path:
@@ -54,6 +57,21 @@ def save_figure(figure: Figure, path: Path, *, colours: int = 255) -> Path:
     with written_whole(path, advice="choose a folder that can be written") as partial:
         save_png(figure, partial, colours=colours)
     return path
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], *, columns: int) -> None:
+    """One legend below all panels, in so many columns or as many as fit; many lines of it make the figure higher."""
+    for ncols in range(min(columns, len(labels)), 0, -1):
+        legend = figure.legend(handles, labels, loc="outside lower center", ncols=ncols)
+        if ncols == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
+    figure.set_figheight(figure.get_figheight() + _LEGEND_ROW * max(0, -(-len(labels) // ncols) - _USUAL_ROWS))
+
+
+def metric_title(metric: str) -> str:
+    """What readers call a metric, with its unit."""
+    return f"{TITLES.get(metric, metric)}{', mm' * (metric == 'hd95')}"
 
 
 def colour_of(keys: Mapping[str, Any]) -> str:

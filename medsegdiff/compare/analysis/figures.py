@@ -14,11 +14,12 @@ import pandas as pd
 from medsegdiff.compare.analysis.claims import PAR_MARGIN
 from medsegdiff.compare.analysis.drawing import (
     NAMES,
-    TITLES,
     WIDTH,
     colour_of,
     label_of,
+    legend_below,
     marker_of,
+    metric_title,
     sampling_label,
     typeset,
 )
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 ROW = 0.3
 """Inches of a line of text in a figure of rows."""
 _MOST_TICKS = 10
+_MOST_SPACES = 5
+"""Between the ticks of differences, whose numbers are long."""
 _OTHER_PAPERS = ("segdiff", "cdal")
 
 
@@ -72,7 +75,7 @@ def step_curves_figure(curves: pd.DataFrame, metrics: Sequence[str] = ("dice", "
                 ax.set_title(title if row == 0 else "")
                 if row == len(metrics) - 1:
                     ax.set_xlabel("sampling step")
-            axes[row, 0].set_ylabel(_title(metric))
+            axes[row, 0].set_ylabel(metric_title(metric))
             _same_limits([ax for ax, (_, others, _) in zip(axes[row], panels, strict=True) if not others])
         _legend(figure, axes)
     return figure
@@ -100,7 +103,8 @@ def forest_figure(table: pd.DataFrame, *, metric: str = "dice", against: str = "
             ax.annotate(
                 said, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=8.5, annotation_clip=False
             )
-        ax.set_xlabel(f"{_title(metric)}, difference to {against}")
+        ax.locator_params(axis="x", nbins=_MOST_SPACES)
+        ax.set_xlabel(f"{metric_title(metric)}, difference to {against}")
     return figure
 
 
@@ -134,7 +138,7 @@ def cases_figure(cases: pd.DataFrame, metric: str = "dice") -> Figure | None:
         ax.set_yticks(range(len(drawn)), [typeset(label_of(keys)) for keys, _ in drawn])
         ax.invert_yaxis()
         ax.grid(visible=False, axis="y")
-        ax.set_xlabel(f"{_title(metric)} of each case (mean over classes)")
+        ax.set_xlabel(f"{metric_title(metric)} of each case (mean over classes)")
     return figure
 
 
@@ -164,7 +168,7 @@ def setting_figure(
             ax.set_xscale("log")
             ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             ax.minorticks_off()
-            ax.set_title(_title(metric))
+            ax.set_title(metric_title(metric))
             ax.set_xlabel(xlabel)
         _legend(figure, axes)
     return figure
@@ -189,7 +193,7 @@ def early_stopping_figure(table: pd.DataFrame, metric: str = "dice") -> Figure |
         ax.set_xlim(0, 1)
         ax.xaxis.set_major_formatter(PercentFormatter(1))
         ax.set_xlabel("share of the sampling steps taken")
-        ax.set_ylabel(f"{_title(metric)}, difference to all steps")
+        ax.set_ylabel(f"{metric_title(metric)}, difference to all steps")
         _legend(figure, np.array([[ax]]), columns=2)
     return figure
 
@@ -207,7 +211,7 @@ def seed_spread_figure(table: pd.DataFrame, metric: str = "dice") -> Figure | No
             _curve(ax, line["step"], line, keys, label=label_of(keys, sampling=True))
         ax.set_xticks(sorted(rows["step"].unique()))
         ax.set_xlabel("step")
-        ax.set_ylabel(f"mean |difference| of {_title(metric)}")
+        ax.set_ylabel(f"mean |difference| of {metric_title(metric)}")
         ax.set_ylim(bottom=0)
         _legend(figure, np.array([[ax]]), columns=2)
     return figure
@@ -232,7 +236,7 @@ def truth_left_figure(table: pd.DataFrame, metric: str = "dice") -> Figure | Non
                     ax.plot(one["from_truth"], y, "o", color=colour)
                     ax.plot(one["in_x_t"], y, "|", color=INK, markersize=10, markeredgewidth=1.5)
             ax.set_title(f"t = {t:g}")
-            ax.set_xlabel(_title(metric))
+            ax.set_xlabel(metric_title(metric))
             ax.set_yticks(range(len(names)), [typeset(label_of(keys)) for keys in names])
         axes[0].set_ylim(len(names) - 0.4, -0.6)
         axes[0].plot([], [], "o", color=INK, label="$x_t$ from the truth")
@@ -279,7 +283,7 @@ def _legend(figure: Figure, axes: np.ndarray, columns: int = 4) -> None:
         handles, labels = ax.get_legend_handles_labels()
         for handle, label in zip(handles, labels, strict=True):
             found.setdefault(label, handle)
-    figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=min(columns, len(found)))
+    legend_below(figure, list(found.values()), list(found), columns=columns)
 
 
 def _line_label(keys: dict[str, Any], setting: str) -> str:
@@ -289,7 +293,3 @@ def _line_label(keys: dict[str, Any], setting: str) -> str:
     said = sampling_label(known).split(", ")
     kept = [part for part in said if not part.endswith("step" if setting == "steps" else "draw")]
     return f"{label_of(keys)} ({', '.join(kept)})"
-
-
-def _title(metric: str) -> str:
-    return f"{TITLES.get(metric, metric)}{', mm' * (metric == 'hd95')}"

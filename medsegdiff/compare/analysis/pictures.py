@@ -213,15 +213,15 @@ def steps_figure(snapshots: Sequence[Snapshot]) -> Figure | None:
         height = 0.85 * width / columns * _height(shape.truth, shape.spacing) + 0.08
         figure = new_figure(width, height * len(rows) + 0.65)
         axes = figure.subplots(len(rows), columns, squeeze=False)
-        above: list[int] = []
+        above: dict[int, int] = {}
         for line, snapshot in zip(axes, rows, strict=True):
             count = len(snapshot.steps)
             shown = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
             for column, (ax, step) in enumerate(zip(line, shown, strict=False)):
                 _show_error(ax, _window(snapshot, axis, place, prediction=snapshot.steps[step], around=snapshots))
-                if above[column : column + 1] != [step]:
+                if above.get(column) != step:
                     ax.set_title(f"step {step + 1}", fontsize=7.5)
-            above = list(shown)
+                above[column] = step
             for ax in line[len(shown) :]:
                 ax.set_visible(False)
             line[0].set_ylabel(typeset("\n".join(textwrap.wrap(label_of(vars(snapshot)), 18))), fontsize=7.5)

@@ -10,7 +10,16 @@ import numpy as np
 import pandas as pd
 
 from medsegdiff.compare.analysis.analyses import BASELINE, volume_pairs
-from medsegdiff.compare.analysis.drawing import CLASS_COLOURS, TITLES, WIDTH, colour_of, label_of, marker_of, typeset
+from medsegdiff.compare.analysis.drawing import (
+    CLASS_COLOURS,
+    TITLES,
+    WIDTH,
+    colour_of,
+    label_of,
+    legend_below,
+    marker_of,
+    typeset,
+)
 from medsegdiff.compare.analysis.figures import ROW
 from medsegdiff.compare.analysis.frames import labelled, matches, paired_values, primary_entries, results
 from medsegdiff.compare.analysis.statistics import Agreement, agreement
@@ -45,7 +54,7 @@ def volume_figure(cases: pd.DataFrame) -> Figure | None:
                 _bland_altman(ax, (predicted + true) / 2, agreement(predicted, true), predicted - true, colour, name)
             ax.set_title(_wrapped(label))
         figure.supxlabel("mean of prediction and truth, thousands of mm³ (mm² in 2-D)", fontsize=9)
-        figure.supylabel("prediction − truth", fontsize=9)
+        figure.supylabel("prediction − truth, same unit", fontsize=9)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=4)
     return figure
 
@@ -96,13 +105,12 @@ def reliability_figure(table: pd.DataFrame, cases: pd.DataFrame) -> Figure | Non
         lowest = min(float(rows["confidence"].min()) for _, rows in drawn)
         ax.set_xlim(math.floor(10 * lowest) / 10, 1.01)
         ax.set_ylabel("share that is right")
-        said = "above the line: too cautious\nbelow: too sure"
-        ax.text(0.02, 0.97, said, transform=ax.transAxes, va="top", fontsize=8)
+        ax.set_title("above the line: too cautious; below: too sure", fontsize=8, fontweight="normal")
         below.set_yscale("log")
         below.minorticks_off()
         below.set_ylabel("share of voxels")
         below.set_xlabel("confidence of the predicted class")
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        legend_below(figure, *ax.get_legend_handles_labels(), columns=3)
     return figure
 
 
@@ -154,7 +162,7 @@ def sparsification_figure(table: pd.DataFrame, cases: pd.DataFrame) -> Figure | 
         ax.set_ylim(bottom=0)
         ax.set_xlabel("share of the most uncertain voxels removed")
         ax.set_ylabel("error of the rest, relative")
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        legend_below(figure, *ax.get_legend_handles_labels(), columns=3)
     return figure
 
 

@@ -14,8 +14,8 @@ import pandas as pd
 from medsegdiff import __version__
 from medsegdiff.compare.analysis import pictures
 from medsegdiff.compare.analysis.claims import FAILS, HOLDS, NOT_MEASURED, UNDECIDED
-from medsegdiff.compare.analysis.drawing import TITLES, colour_of, label_of, sampling_label, save_figure
-from medsegdiff.compare.analysis.frames import ENTRY, matches
+from medsegdiff.compare.analysis.drawing import colour_of, label_of, metric_title, sampling_label, save_figure
+from medsegdiff.compare.analysis.frames import ENTRY, in_order, matches
 from medsegdiff.compare.analysis.markdown import PAGE_NAME, study_page
 from medsegdiff.compare.analysis.report_sections import Picture, Section, sections
 from medsegdiff.compare.analysis.report_tables import METRICS_SHOWN, means_table
@@ -71,7 +71,7 @@ def write_report(folder: str | Path, *, published: bool = False) -> Path:
         "main_metrics": _main_metrics(tables["main"]),
         "every_sampling": means_table("Every way of sampling", tables["main"], {}, METRICS_SHOWN, counts=True),
         "sections": parts,
-        "titles": TITLES,
+        "metric_title": metric_title,
         "made": {**summary["made"], "versions": _versions()},
         "short": _short,
         "methods": count_methods(summary["cases"]["methods"]),
@@ -161,7 +161,7 @@ def _picture_sections(folder: Path, study: StudyTables) -> list[Section]:
     snapshots = pictures.read_snapshots(folder / "pictures")
     drawn = []
     for number_, (case, group) in enumerate(itertools.groupby(snapshots, key=lambda one: one.case), start=1):
-        members = list(group)
+        members = _as_reports_show(list(group))
         chosen = _to_look_at(members)
         title = f"Case {case} ({chosen.rank})"
         planes = "Planes through the most of the truth; uncertainty from 0 (one class is certain) to 1 (all are equal)."
@@ -185,6 +185,12 @@ def _picture_sections(folder: Path, study: StudyTables) -> list[Section]:
                 drawn.append(Picture(path, caption))
     text = "The best, the median and the worst case, and those between, by the Dice of a diffusion method."
     return [Section("pictures", "Cases to look at", text, drawn)] if drawn else []
+
+
+def _as_reports_show(members: list[pictures.Snapshot]) -> list[pictures.Snapshot]:
+    """Files are named by hashes, methods have an order."""
+    keys = [{"method": one.method, "options": one.options, "place": place} for place, one in enumerate(members)]
+    return [members[place] for place in in_order(pd.DataFrame(keys))["place"]]
 
 
 def _to_look_at(members: list[pictures.Snapshot]) -> pictures.Snapshot:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from medsegdiff.compare.analysis.drawing import TITLES, label_of
+from medsegdiff.compare.analysis.drawing import label_of, metric_title
 from medsegdiff.compare.analysis.frames import ENTRY
 from medsegdiff.compare.analysis.report_text import entry_cells, number, p_value, percent, with_interval
 from medsegdiff.compare.analysis.sampling_analyses import CURVES
@@ -49,7 +49,7 @@ def means_table(
             cells.append(with_interval(one.iloc[0]) if len(one) else number(None))
         cells.append(cell(group["n"].max()))
         rows.append([*cells, *(cell(first[name]) for name in ("missed", "spurious") if counts)])
-    head = ["method", "sampling", *columns.values(), *(TITLES.get(m, m) for m in shown), "cases"]
+    head = ["method", "sampling", *columns.values(), *(metric_title(metric) for metric in shown), "cases"]
     return Table(title, [*head, *(("missed", "spurious") if counts else ())], rows, open=open_)
 
 
@@ -71,7 +71,7 @@ def paired_table(
                 [
                     *entry_cells(row),
                     *(cell(row[column]) or "all" for column in columns),
-                    TITLES.get(row["metric"], row["metric"]),
+                    metric_title(row["metric"]),
                     with_interval(row, value="difference", sign=True),
                     *tests,
                     percent(row["improved"]),
@@ -90,7 +90,7 @@ def settings_table(title: str, table: pd.DataFrame, columns: dict[str, str] | No
         [
             *entry_cells(row),
             *(cell(row[column]) for column in columns),
-            TITLES.get(row["metric"], row["metric"]),
+            metric_title(row["metric"]),
             with_interval(row),
             with_interval(row, value="difference", ends="difference_low difference_high", sign=True),
             _bare_p(row["p_t"]) if row["difference"] == row["difference"] else number(None),
@@ -108,7 +108,7 @@ def probe_table(table: pd.DataFrame) -> Table:
         [
             label_of(row),
             f"{row['t']:g}",
-            TITLES.get(row["metric"], row["metric"]),
+            metric_title(row["metric"]),
             number(row["from_truth"], row["metric"]),
             number(row["from_noise"], row["metric"]),
             number(row["in_x_t"], row["metric"]),
@@ -127,7 +127,7 @@ def spread_table(title: str, table: pd.DataFrame) -> Table:
     rows = [
         [
             *entry_cells(row),
-            TITLES.get(row["metric"], row["metric"]),
+            metric_title(row["metric"]),
             f"{number(row['mean'], row['metric'])} ± {number(row['sd'], row['metric'])}",
             f"{number(row['lowest'], row['metric'])} to {number(row['highest'], row['metric'])}",
             cell(row["groups"]),
@@ -144,7 +144,7 @@ def volume_table(table: pd.DataFrame) -> Table:
     for _, row in table.iterrows():
         limits = [_limit(row, name) for name in ("bias", "lower", "upper")]
         rows.append([*entry_cells(row), row["class_name"], *limits, cell(row["n"])])
-    head = ["method", "sampling", "class", "bias, mm³", "lower limit", "upper limit", "cases"]
+    head = ["method", "sampling", "class", "bias, mm³ (mm² in 2-D)", "lower limit", "upper limit", "cases"]
     return Table("Bias and limits of agreement", head, rows, text_columns=3)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -55,6 +57,52 @@ class TestDrawing:
         with styled():
             assert not mpl.rcParams["axes.spines.top"]
         assert (mpl.rcParams["axes.spines.top"], mpl.rcParams["font.size"]) == before
+
+
+def apart(boxes) -> bool:
+    """Whether boxes, from left to right, do not touch."""
+    return all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
+
+
+def within(box, figure) -> bool:
+    return box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+
+
+class TestRoom:
+    """Nothing lies over another thing, or over the edge, however long names and numbers are."""
+
+    METHODS = ("supervised", "recycling", "recycling_next", "self_conditioning_next", "supervised+recycling")
+
+    def test_ticks_of_small_differences(self, rows, table):
+        changes = {"supervised": 0, "recycling": 0.01, "recycling_next": -0.02}
+        cases = table(*(rows(method, [0.8, 0.8 + change]) for method, change in changes.items()))
+        differences = analyses.differences(cases).assign(ci_low=-0.006, ci_high=0.0098)
+        for shown in (differences, differences.assign(part="supervised")):
+            figure = figures.forest_figure(shown)
+            figure.canvas.draw()
+            ticks = [tick.label1 for tick in figure.axes[0].xaxis.get_major_ticks() if tick.label1.get_text()]
+            low, high = figure.axes[0].get_xlim()
+            boxes = [label.get_window_extent() for label in ticks if low <= label.get_position()[0] <= high]
+            assert len(boxes) > 2 and apart(boxes)
+
+    def test_legends_of_many_long_names(self, rows, table):
+        cases = table(*(rows(method, [0.8, 0.9], steps=5, step=5) for method in self.METHODS))
+        keys = [{"method": method, "options": "", "sampler": "ddpm", "steps": 5, "draws": 1} for method in self.METHODS]
+        keys[0] |= {"sampler": ""}
+        bins = [
+            {**one, "bin_low": low, "confidence": low, "accuracy": 0.5, "count": 9} for one in keys for low in (0, 1)
+        ]
+        figure = quality_figures.reliability_figure(pd.DataFrame(bins), cases)
+        figure.canvas.draw()
+        assert within(figure.legends[0].get_window_extent(), figure)
+
+    def test_the_axis_beside_a_long_legend(self, rows, table):
+        steps = [rows(m, [0.8 + step / 99, 0.9], steps=5, step=step) for m in self.METHODS[1:] for step in range(1, 6)]
+        steps += [rows(m, [0.8, 0.9], steps=5, step=step) for m in ("diffusion", "segdiff", "cdal") for step in (1, 5)]
+        figure = figures.early_stopping_figure(sampling_analyses.early_stopping(table(*steps)))
+        figure.canvas.draw()
+        assert len(figure.legends[0].get_texts()) == 7
+        assert within(figure.axes[0].yaxis.label.get_window_extent(), figure)
 
 
 class TestCurves:

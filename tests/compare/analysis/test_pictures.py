@@ -133,6 +133,11 @@ class TestFigures:
         shown = [ax.get_title(loc="left") for ax in figure.axes if ax.get_visible()]
         assert shown == ["step 1", "step 2", "step 3", "", "", ""]  # below, the numbers are the same
 
+    def test_numbers_of_steps_stand_once_beside_a_method_of_fewer(self):
+        rows = [_snapshot(arrays((24, 20), steps=steps)) for steps in (3, 2, 3)]
+        shown = [ax.get_title(loc="left") for ax in steps_figure(rows).axes if ax.get_visible()]
+        assert shown == ["step 1", "step 2", "step 3", *5 * [""]]
+
     def test_first_and_last_of_many_steps(self):
         content = arrays((24, 20), steps=25)
         figure = steps_figure([_snapshot(content)])

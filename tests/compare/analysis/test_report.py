@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medsegdiff.compare.analysis import pictures
 from medsegdiff.compare.analysis.report import write_report
 from medsegdiff.compare.analysis.report_text import (
     beside,
@@ -132,6 +133,19 @@ class TestReport:
         names = {path.stem for path in (folder / "figures").glob("*.png")}
         assert {"step_curves", "against_supervised", "truth_left", "reliability", "case_1_overview"} <= names
         assert {"case_1_methods", "case_1_steps", "case_1_surface"} <= names and len(names) == len(page.images)
+
+    def test_methods_of_a_case_stand_in_the_order_of_reports(self, folder, monkeypatch):
+        seen, draw = [], pictures.comparison_figure
+        monkeypatch.setattr(
+            pictures,
+            "comparison_figure",
+            lambda members: seen.append([one.method for one in members]) or draw(members),
+        )
+        write_report(folder)
+        assert seen == [["supervised", "recycling"]]  # their files are in another
+
+    def test_distances_have_their_unit_everywhere(self, page):
+        assert page.text.count("HD95") == page.text.count("HD95, mm") > 1
 
     def test_one_case_and_nothing_else(self, tmp_path, rows):
         rows("recycling", [0.5]).to_csv(tmp_path / "cases.csv", index=False)
