@@ -34,6 +34,7 @@ Watch = Callable[[int, int], None]
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _EPOCH = re.compile(r"Trainer - INFO - Epoch\[(\d+)\] Complete")
+_NOT_MADE = "RuntimeError: Failed to instantiate"
 _ERROR = re.compile(r"^(error:|[\w.]*(Error|Exception|Interrupt|Exit)\b:?)")
 
 
@@ -151,6 +152,9 @@ def _reason(log: Path, code: int) -> str:
     """Why training ended, in one line."""
     lines = [line.strip() for line in _tail(log).splitlines() if line.strip()]
     said = next((line for line in reversed(lines) if _ERROR.match(line)), lines[-1] if lines else "no word in its log")
+    if said.startswith(_NOT_MADE):  # MONAI's; what it could not be made for stands in the error before
+        cause = next((line for line in reversed(lines) if _ERROR.match(line) and not line.startswith(_NOT_MADE)), "")
+        said = f"{said}: {cause}".rstrip(": ")
     if code < 0:
         return f"killed by signal {-code}, mostly for want of memory; the last line of its log: {said}"
     return one_line(Exception(said.removeprefix("error: ")))

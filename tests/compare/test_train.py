@@ -87,6 +87,10 @@ def test_a_finished_run_is_kept(run, instead):
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
+        (
+            "print('TypeError: no lrr\\n\\nRuntimeError: Failed to instantiate X with lrr'); raise SystemExit(1)",
+            "RuntimeError: Failed to instantiate X with lrr: TypeError: no lrr",
+        ),
         ("print('error: amp is odd; give another'); raise SystemExit(2)", "amp is odd; give another"),
         ("print('fine'); raise ValueError('two\\nlines')", "ValueError: two"),
         ("import sys; print('loading', flush=True); sys.exit(3)", "loading"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,18 @@ def colour_of(keys: Mapping[str, Any]) -> str:
     """The colour of a method; its variants share it."""
     method = keys["method"]
     return ENSEMBLE_COLOUR if parts_of(method) else COLOURS.get(method, OTHER_COLOUR)
+
+
+def line_styles(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What tells lines of one method, which share colour and marker, apart: dashes, then hollow markers."""
+    drawn: Counter[str] = Counter()
+    styles = []
+    for keys in entries:
+        method = keys["method"]
+        dashes, hollow = ("-", "--", "-.", ":")[drawn[method] % 4], drawn[method] // 4 % 2
+        styles.append({"linestyle": dashes, **({"markerfacecolor": "white"} if hollow else {})})
+        drawn[method] += 1
+    return styles
 
 
 def marker_of(keys: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from medsegdiff.compare.analysis.drawing import (
     colour_of,
     label_of,
     legend_below,
+    line_styles,
     marker_of,
     metric_title,
     sampling_label,
@@ -161,9 +162,10 @@ def setting_figure(
         figure = new_figure(WIDTH, 2.9)
         axes = figure.subplots(1, len(metrics), squeeze=False)
         for ax, metric in zip(axes[0], metrics, strict=True):
-            for keys, line in groups(table[table["metric"] == metric], apart):
+            lines = list(groups(table[table["metric"] == metric], apart))
+            for (keys, line), style in zip(lines, line_styles([keys for keys, _ in lines]), strict=True):
                 ordered = line.sort_values(setting)
-                _curve(ax, ordered[setting], ordered, keys, label=_line_label(keys, setting))
+                _curve(ax, ordered[setting], ordered, keys, label=_line_label(keys, setting), **style)
             ticks = sorted(table[setting].unique())
             ax.set_xscale("log")
             ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -206,9 +208,10 @@ def seed_spread_figure(table: pd.DataFrame, metric: str = "dice") -> Figure | No
     with styled():
         figure = new_figure(0.8 * WIDTH, 2.9)
         ax = figure.subplots()
-        for keys in _primary_of(rows):
+        entries = _primary_of(rows)
+        for keys, style in zip(entries, line_styles(entries), strict=True):
             line = matches(rows, keys).sort_values("step")
-            _curve(ax, line["step"], line, keys, label=label_of(keys, sampling=True))
+            _curve(ax, line["step"], line, keys, label=label_of(keys, sampling=True), **style)
         ax.set_xticks(sorted(rows["step"].unique()))
         ax.set_xlabel("step")
         ax.set_ylabel(f"mean |difference| of {metric_title(metric)}")
@@ -259,10 +262,10 @@ def _same_limits(axes: Sequence[Axes]) -> None:
         ax.set_ylim(min(one.get_ylim()[0] for one in axes), max(one.get_ylim()[1] for one in axes))
 
 
-def _curve(ax: Axes, x: pd.Series, line: pd.DataFrame, keys: dict[str, Any], *, label: str = "") -> None:
+def _curve(ax: Axes, x: pd.Series, line: pd.DataFrame, keys: dict[str, Any], *, label: str = "", **style: Any) -> None:
     colour = colour_of(keys)
     ax.fill_between(x, line["ci_low"], line["ci_high"], color=colour, alpha=0.13, linewidth=0)
-    ax.plot(x, line["mean"], color=colour, marker=marker_of(keys), label=typeset(label or label_of(keys)))
+    ax.plot(x, line["mean"], color=colour, marker=marker_of(keys), label=typeset(label or label_of(keys)), **style)
 
 
 def _rows(ax: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> None:

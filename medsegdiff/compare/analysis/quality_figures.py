@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,11 +17,12 @@ from medsegdiff.compare.analysis.drawing import (
     colour_of,
     label_of,
     legend_below,
+    line_styles,
     marker_of,
     typeset,
 )
 from medsegdiff.compare.analysis.figures import ROW
-from medsegdiff.compare.analysis.frames import labelled, matches, paired_values, primary_entries, results
+from medsegdiff.compare.analysis.frames import ENTRY, labelled, matches, paired_values, primary_entries, results
 from medsegdiff.compare.analysis.statistics import Agreement, agreement
 from medsegdiff.figures import FAINT, INK, new_figure, styled
 
@@ -33,7 +34,7 @@ _COLUMNS = 3
 _MEASURES = {
     "ece": "calibration error (ECE)",
     "ause": "area under the\nsparsification\nerror curve (AUSE)",
-    "ged": "generalised\nenergy distance",
+    "ged": "generalised\nenergy distance\n(several draws)",
 }
 
 
@@ -98,8 +99,8 @@ def reliability_figure(table: pd.DataFrame, cases: pd.DataFrame) -> Figure | Non
         figure = new_figure(0.72 * WIDTH, 4.6)
         ax, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1.2, linestyle="--")
-        for keys, rows in drawn:
-            style = {"color": colour_of(keys), "marker": marker_of(keys), "markersize": 4, "linewidth": 1.4}
+        for (keys, rows), apart in zip(drawn, line_styles([keys for keys, _ in drawn]), strict=True):
+            style = {"color": colour_of(keys), "marker": marker_of(keys), "markersize": 4, "linewidth": 1.4, **apart}
             ax.plot(rows["confidence"], rows["accuracy"], label=typeset(label_of(keys)), **style)
             below.plot(rows["confidence"], rows["count"] / rows["count"].sum(), **style)
         lowest = min(float(rows["confidence"].min()) for _, rows in drawn)
@@ -126,7 +127,7 @@ def uncertainty_figure(table: pd.DataFrame, cases: pd.DataFrame) -> Figure | Non
         axes = figure.subplots(1, len(measures), squeeze=False, sharey=True)[0]
         for ax, measure in zip(axes, measures, strict=True):
             for y, keys in enumerate(entries):
-                for one in matches(table[table["measure"] == measure], keys).to_dict("records"):
+                for one in _of_measure(table[table["measure"] == measure], keys).to_dict("records"):
                     colour = colour_of(keys)
                     ax.plot([one["ci_low"], one["ci_high"]], [y, y], color=colour, linewidth=2.4)
                     ax.plot(one["mean"], y, marker=marker_of(keys), color=colour, markersize=6.5)
@@ -136,6 +137,13 @@ def uncertainty_figure(table: pd.DataFrame, cases: pd.DataFrame) -> Figure | Non
         axes[0].set_yticks(range(len(entries)), [typeset(label_of(keys)) for keys in entries])
         axes[0].invert_yaxis()
     return figure
+
+
+def _of_measure(table: pd.DataFrame, keys: dict[str, Any]) -> pd.DataFrame:
+    """The row of a way of sampling, or, since one draw has no energy distance, of the same in the fewest draws more."""
+    own = matches(table, keys)
+    more = matches(table, {column: keys[column] for column in ENTRY if column != "draws"})
+    return own if len(own) else more.sort_values("draws").head(1)
 
 
 def sparsification_figure(table: pd.DataFrame, cases: pd.DataFrame) -> Figure | None:

@@ -105,6 +105,34 @@ class TestRoom:
         assert within(figure.axes[0].yaxis.label.get_window_extent(), figure)
 
 
+class TestApart:
+    """Lines of one method, which share its colour, can be told apart."""
+
+    def test_samplings_and_variants_of_a_method(self, rows, table):
+        cases = table(
+            *(
+                rows("diffusion", [0.8, 0.9], options=options, sampler=sampler, steps=steps, step=steps)
+                for options in ("", "diffusion, T = 9", "diffusion, wide")
+                for sampler in ("ddpm", "ddim")
+                for steps in (2, 5)
+            )
+        )
+        figure = figures.setting_figure(sampling_analyses.sampling_steps(cases), "steps", xlabel="steps")
+        looks = [(line.get_linestyle(), to_hex(line.get_markerfacecolor())) for line in figure.axes[0].lines]
+        assert len(set(looks)) == len(looks) == 6
+
+    def test_the_energy_distance_of_methods_that_are_shown_by_one_draw(self, rows, table):
+        parts = [rows("diffusion", [0.8, 0.9], draws=draws, steps=3, step=3) for draws in (1, 5, 3)]
+        keys = {"method": "diffusion", "options": "", "sampler": "ddpm", "steps": 3}
+        measured = [
+            {**keys, "draws": draws, "case": case, "ece": draws / 10, "ause": 0.2, "ged": ged}
+            for draws, ged in ((1, np.nan), (5, 0.6), (3, 0.4))
+            for case in "ab"
+        ]
+        figure = quality_figures.uncertainty_figure(uncertainty_table(pd.DataFrame(measured)), table(*parts))
+        assert [ax.lines[1].get_xdata()[0] for ax in panels(figure)] == pytest.approx([0.1, 0.2, 0.4])
+
+
 class TestCurves:
     def test_they_show_the_table(self, study_cases):
         curves = sampling_analyses.step_curves(study_cases)
