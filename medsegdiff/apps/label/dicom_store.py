@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from cachetools import TTLCache
@@ -38,7 +38,10 @@ _FINAL = DefaultLabelTag.FINAL.value
 _STUDY, _SERIES, _MODALITY, _DESCRIPTION = "0020000D", "0020000E", "00080060", "0008103E"
 # When a segmentation was made; of several of one series the last counts.
 _MADE = ("00080023", "00080033")
-_MADE_FROM = "SeriesInstanceUID"
+# What images and final labels in the cache are of.
+_MADE_FROM, _FROM_FILE = "SeriesInstanceUID", "SOPInstanceUID"
+_FILE, _NUMBER_OF_FILES = "00080018", "00201209"
+_MOST_SEGMENTS = 255  # beside the background, which fit 8 bits
 _REFERENCES = "00081115"
 # Else a store is to decompress what it has compressed, which not every one can.
 _AS_STORED = (("application/dicom", "*"),)
@@ -66,18 +69,28 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
         super().__init__(*args, **options)
 
     def series_folder(self, image_id: str) -> Path:
-        """Folder of the files of a series, which are fetched where they are not in the cache.
+        """Folder of the files of a series, which are fetched where the cache has none, or not as many as the store.
 
         Raises:
             UnknownNameError: there is no such series.
             DataError: the store does not answer, or the series is none of images.
         """
-        check_plain("series", image_id)
+        return self._folder(image_id, self._series(image_id))
+
+    def _folder(self, image_id: str, series: Mapping[str, Any]) -> Path:
         folder = Path(self._datastore.image_path()).resolve() / image_id
-        if not folder.is_dir():
-            self._series(image_id)
-            self._fetch(image_id, folder)
+        with self._fetching:
+            number = _value(series, _NUMBER_OF_FILES)
+            if folder.is_dir() and number and int(number) != len(list(folder.iterdir())):
+                self._forget(image_id, folder)
+            self._fetch(_value(series, _STUDY), image_id, folder)
         return folder
+
+    def _forget(self, image_id: str, folder: Path) -> None:
+        """Remove what the cache has of a series that has changed, and forget what was noted of it, such as scores."""
+        shutil.rmtree(folder)
+        folder.with_name(f"{image_id}.nii.gz").unlink(missing_ok=True)
+        self.refresh()
 
     def get_image_uri(self, image_id: str) -> str:
         """Path of the series as one file, which is made where it is not in the cache.
@@ -90,7 +103,8 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
             DataError: the store does not answer, or the series is not one regular volume of images.
         """
         with self._fetching:
-            folder = self.series_folder(image_id)
+            series = self._series(image_id)
+            folder = self._folder(image_id, series)
             file, unfit = (folder.with_name(f"{image_id}{suffix}") for suffix in (".nii.gz", _UNFIT))
             if not file.exists():
                 try:
@@ -102,7 +116,6 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
                 unfit.unlink(missing_ok=True)
                 write_nifti(voxels.astype(np.float32), file, affine=affine)
                 self.refresh()
-                series = self._series(image_id)
                 told = {name: _value(series, tag) for name, tag in _TOLD.items()}
                 super().update_image_info(image_id, {_MADE_FROM: image_id, **told})
         return str(file)
@@ -115,7 +128,6 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
             DataError: the study lacks a modality, or one of its series is made by another kind of device than the
                 bundle's images, or is not one regular volume.
         """
-        check_plain("series", image_id)
         asked = self._series(image_id)
         check_kind(_value(asked, _MODALITY), bundle.kind, bundle.name)
         if bundle.modalities is None:
@@ -148,23 +160,25 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
         A final one is the last segmentation in the store that refers to it, whose segment k becomes value k.
 
         Raises:
-            DataError: the store does not answer, or the segmentation is damaged or on another grid.
+            DataError: the store does not answer, or the segmentation is damaged, on another grid, or has segments of
+                one name or more than 255.
         """
         check_plain("series", label_id)
         tag = tag_text(label_tag)
+        made_from = self._segmentations().get(label_id) if tag == _FINAL else None
+        if made_from is not None:
+            self.get_image_uri(label_id)  # where that has changed, the label is made anew
         kept = str(LocalDatastore.get_label_uri(self, label_id, tag))
-        segmentation = self._segmentations().get(label_id) if tag == _FINAL else None
-        if segmentation is None or self.get_label_info(label_id, tag).get(_MADE_FROM) == segmentation:
+        if made_from is None or self.get_label_info(label_id, tag).get(_FROM_FILE) == made_from.file:
             return kept
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "segmentation"
-            self._fetch(segmentation, folder)
+            self._fetch(made_from.study, made_from.series, folder)
             file = Path(scratch) / "label.nii.gz"
-            self.get_image_uri(label_id)
             grid = find_grid(self.series_folder(label_id))
-            label, names = _read_segmentation(folder, grid)
+            label, names = _read_segmentation(folder, made_from.file, grid)
             write_nifti(label, file, affine=grid.affine)
-            info = {_MADE_FROM: segmentation, NAMES: [{"name": name} for name in names]}
+            info = {_FROM_FILE: made_from.file, NAMES: [{"name": name} for name in names]}
             with self.changing():
                 LocalDatastore.save_label(self, label_id, str(file), tag, info)
         return str(LocalDatastore.get_label_uri(self, label_id, tag))
@@ -205,7 +219,7 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
         with _as_image(Path(label_filename), image) as label:
             check_label(image, label, final=tag == _FINAL)
             if tag == _FINAL:
-                label_info = {**label_info, _MADE_FROM: self._store(label, image_id, label_info)}
+                label_info = {**label_info, _FROM_FILE: self._store(label, image_id, label_info)}
             with self.changing():
                 saved = str(LocalDatastore.save_label(self, image_id, str(label), tag, label_info))
         return saved
@@ -249,6 +263,7 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
 
     def _series(self, image_id: str) -> dict[str, Any]:
         """What the store says of a series of images."""
+        check_plain("series", image_id)
         found = next(
             (one for one in self._search(SeriesInstanceUID=image_id) if _value(one, _SERIES) == image_id), None
         )
@@ -263,8 +278,8 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
             raise DataError(msg)
         return found
 
-    def _segmentations(self) -> dict[str, str]:
-        """UID of each series that a segmentation refers to, to that of the last one."""
+    def _segmentations(self) -> dict[str, _Segmentation]:
+        """UID of each series that a segmentation refers to, to the last one."""
         return dict(self._recent("segmentations", self._find_segmentations))
 
     def _recent(self, what: str, find: Callable[[], Any]) -> Any:
@@ -278,27 +293,26 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
     def _find_images(self) -> list[str]:
         return [_value(one, _SERIES) for one in self._search() if _value(one, _MODALITY) not in NO_IMAGES]
 
-    def _find_segmentations(self) -> dict[str, str]:
-        made: dict[str, tuple[list[str], str]] = {}
+    def _find_segmentations(self) -> dict[str, _Segmentation]:
+        made: dict[str, _Segmentation] = {}
         with _answering():
             for one in self._client.search_for_series(search_filters={"Modality": SEGMENTATION}):
                 study, uid = _value(one, _STUDY), _value(one, _SERIES)
                 for header in self._client.retrieve_series_metadata(study, uid):
-                    when = [_value(header, tag) for tag in _MADE]
+                    when = tuple(_value(header, tag) for tag in _MADE)
+                    found = _Segmentation(when, study, uid, _value(header, _FILE))
                     for reference in header.get(_REFERENCES, {}).get("Value", []):
                         image = _value(reference, _SERIES)
-                        made[image] = max(made.get(image, ([], "")), (when, uid))
-        return {image: uid for image, (_, uid) in made.items()}
+                        made[image] = max(made.get(image, found), found)
+        return made
 
-    def _fetch(self, series: str, folder: Path) -> None:
+    def _fetch(self, study: str, series: str, folder: Path) -> None:
         """Fetch the files of a series: all of them, or none."""
         with self._fetching:
             if folder.is_dir():  # another thread was first
                 return
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _answering(), lenient(), tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as scratch:
-                found = self._client.search_for_series(search_filters={"SeriesInstanceUID": series})
-                study = next(_value(one, _STUDY) for one in found if _value(one, _SERIES) == series)
                 files = Path(scratch) / "files"
                 files.mkdir()
                 fetched = self._client.retrieve_series(study, series, media_types=_AS_STORED)
@@ -308,7 +322,7 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
                     files.rename(folder)
 
     def _store(self, label: Path, image_id: str, info: Mapping[str, Any]) -> str:
-        """Send a label to the store; UID of its series."""
+        """Send a label to the store; UID of its file."""
         import pydicom
 
         file = self.as_segmentation(label, image_id, info)
@@ -320,15 +334,42 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
             file.unlink()
         with self._searching:
             self._found.clear()
-        return str(dataset.SeriesInstanceUID)
+        return str(dataset.SOPInstanceUID)
 
 
-def _read_segmentation(folder: Path, grid: Grid) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """The label map (*S) of the one segmentation in a folder, and the names of its segments.
+class _Segmentation(NamedTuple):
+    """A segmentation in the store; the later one is the greater one."""
+
+    made: tuple[str, ...]
+    study: str
+    series: str
+    file: str
+
+
+def _read_segmentation(folder: Path, file: str, grid: Grid) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """The label map (*S) of the segmentation of this UID among those of a series, and the names of its segments.
 
     Segment k becomes value k; where segments overlap, the last counts.
+
+    Raises:
+        DataError: it is damaged, on another grid, or has segments of one name or more than a label map can hold.
     """
-    annotation = read_annotation(next(folder.iterdir()))
+    import pydicom
+
+    with lenient():
+        headers = {path: pydicom.dcmread(path, force=True, stop_before_pixels=True) for path in folder.iterdir()}
+    path = next((path for path, header in headers.items() if header.get("SOPInstanceUID") == file), None)
+    if path is None:
+        msg = "got no segmentation where the DICOM store had one; ask again in half a minute"
+        raise DataError(msg)
+    annotation = read_annotation(path)
+    different = len(set(annotation.names))
+    if not different == len(annotation.names) <= _MOST_SEGMENTS:
+        msg = (
+            f"got a segmentation of {len(annotation.names)} segments with {different} different names; allowed are up "
+            f"to {_MOST_SEGMENTS}, each with a name of its own: name or divide them so"
+        )
+        raise DataError(msg)
     label = np.zeros(grid.shape, np.uint8)
     for structure in read_structures(annotation, grid):
         label[structure.mask] = annotation.names.index(structure.name) + 1
@@ -370,7 +411,7 @@ def _answering() -> Iterator[None]:
         yield
     except requests.HTTPError as error:
         status = getattr(error.response, "status_code", "unknown")
-        msg = f"the DICOM store refuses what it is asked for (HTTP status {status}); look into its log"
+        msg = f"the DICOM store refuses what it is asked for (HTTP status {status}); check its address, and its log"
         raise DataError(msg) from error
     except requests.RequestException as error:
         msg = f"the DICOM store does not answer ({type(error).__name__}); check its address and that it runs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from types import SimpleNamespace
 
@@ -36,12 +37,14 @@ class FakeClient:
     def __init__(self):
         self.series = {}
         self.fetched = []
+        self.searches = 0
         self.answers = True
 
     def add(self, uid, datasets, *, modality="MR", description=""):
         self.series[uid] = (datasets, modality, description)
 
     def search_for_series(self, search_filters=None):
+        self.searches += 1
         if not self.answers:
             msg = "http://localhost/dicom-web/Doe^Jane"
             raise requests.ConnectionError(msg)
@@ -54,8 +57,9 @@ class FakeClient:
                 "00080060": {"vr": "CS", "Value": [modality]},
                 "0008103E": {"vr": "LO", "Value": [description]},
                 "00100020": {"vr": "LO", "Value": ["MRN-4711"]},
+                "00201209": {"vr": "IS", "Value": [len(datasets)]},
             }
-            for uid, (_, modality, description) in self.series.items()
+            for uid, (datasets, modality, description) in self.series.items()
             if wanted in (None, uid) and modality_wanted in (None, modality)
         ]
 
@@ -105,6 +109,11 @@ def test_series_of_images_are_listed_and_fetched_once(store, client):
     assert store.get_image_uri(f"{STUDY}.1") == path
     assert client.fetched == [f"{STUDY}.1"]
     np.testing.assert_array_equal(read_image(path).array, noise(3, seed=1))
+
+
+def test_opening_a_series_takes_one_search(store, client):
+    store.get_image_uri(f"{STUDY}.1")
+    assert client.searches == 1
 
 
 @pytest.mark.parametrize("ttl", range(1, 8))
@@ -229,8 +238,8 @@ def test_labels_that_do_not_fit_are_not_sent(store, client, tmp_path):
     assert set(client.series) == before
 
 
-def _foreground(store):
-    image = read_image(store.get_image_uri(f"{STUDY}.1"))
+def _foreground(store, uid=f"{STUDY}.1"):
+    image = read_image(store.get_image_uri(uid))
     return (image.array > 0).astype(np.uint8), image.affine
 
 
@@ -273,3 +282,66 @@ def test_the_final_label_is_the_last_segmentation_in_the_store_whoever_made_it(s
     assert store.get_label_info(uid, "final")["label_info"] == [{"name": "liver"}, {"name": "tumour"}]
     assert [pair["label"] for pair in store.datalist()] == [store.get_label_uri(uid, "final")]
     assert store.get_unlabeled_images() == [f"{STUDY}.2"]
+
+
+def _planes(*voxels):
+    planes = np.zeros((len(voxels), 4, 5), bool)
+    for plane, (row, column) in zip(planes, voxels, strict=True):
+        plane[row, column] = True
+    return planes
+
+
+def _store_segmentation(client, uid, number, *, file, time="120000", names=(), voxel=(1, 2)):
+    """Add a segmentation of one voxel in the first slice to a series of segmentations."""
+    made = segmentation(_planes(voxel, voxel), places((0.0, 0.0)), [1, 2], series=uid)
+    made.SeriesInstanceUID, made.SOPInstanceUID = f"{STUDY}.{number}", f"{STUDY}.{number}.{file}"
+    made.ContentDate, made.ContentTime = "29991231", time
+    for segment, name in zip(made.SegmentSequence, names, strict=False):
+        segment.SegmentLabel = name
+    before = client.series.get(made.SeriesInstanceUID, ([],))[0]
+    client.add(made.SeriesInstanceUID, [*before, made], modality="SEG")
+    return made
+
+
+def test_a_series_that_has_grown_is_fetched_again_with_its_label_and_without_its_score(store, client, tmp_path):
+    uid, datasets = _series(3, heights=(0.0, 2.0, 4.0, 6.0))
+    client.add(uid, datasets[:3])
+    _store_segmentation(client, uid, 5, file=1)
+    assert read_image(store.get_label_uri(uid, "final")).array.shape == (5, 4, 3)
+    draft = save(tmp_path / "x.nii.gz", *_foreground(store, uid))
+    store.save_label(uid, str(draft), "original", {})
+    store.update_image_info(uid, {"disagreement": {"brain": {"score": 0.5}}})
+    client.add(uid, datasets)
+    assert read_image(store.get_image_uri(uid)).array.shape == (5, 4, 4)
+    assert read_image(store.get_label_uri(uid, "final")).array.shape == (5, 4, 4)
+    assert "disagreement" not in store.get_image_info(uid)
+    assert read_image(store.get_label_uri(uid, "original")).array.shape == (5, 4, 3)
+    fetched = list(client.fetched)
+    store.get_image_uri(uid), store.get_label_uri(uid, "final")
+    assert client.fetched == fetched
+
+
+def test_of_several_segmentations_in_one_series_the_last_counts(store, client):
+    uid = f"{STUDY}.1"
+    for file, time, voxel in ((1, "110000", (0, 0)), (2, "130000", (1, 2)), (3, "120000", (3, 4))):
+        _store_segmentation(client, uid, 5, file=file, time=time, voxel=voxel)
+    label = read_image(store.get_label_uri(uid, "final")).array
+    assert np.argwhere(label).tolist() == [[2, 1, 0]]
+    _store_segmentation(client, uid, 5, file=4, time="140000", voxel=(3, 3))
+    store._found.clear()  # half a minute later
+    label = read_image(store.get_label_uri(uid, "final")).array
+    assert np.argwhere(label).tolist() == [[3, 3, 0]]
+
+
+def test_segments_that_cannot_be_told_apart_or_are_too_many_are_refused(store, client):
+    uid = f"{STUDY}.1"
+    made = _store_segmentation(client, uid, 5, file=1, names=("lesion", "lesion"))
+    with pytest.raises(DataError, match="2 segments with 1 different names"):
+        store.get_label_uri(uid, "final")
+    for number in range(2, 257):
+        segment = copy.deepcopy(made.SegmentSequence[0])
+        segment.SegmentNumber, segment.SegmentLabel = number, f"lesion {number}"
+        made.SegmentSequence[number - 1 :] = [segment]
+    with pytest.raises(DataError, match="256 segments"):
+        store.get_label_uri(uid, "final")
+    assert store.datalist() == []
