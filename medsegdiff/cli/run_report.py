@@ -55,10 +55,10 @@ def complete_report(
     return {
         "notice": RESEARCH_ONLY,
         "versions": versions(),
-        "bundle": str(run.bundle),
+        "bundle": run.bundle.resolve().name,
         "model": dict(model),
         "cases": cases,
-        "settings": run.settings,
+        "settings": {**run.settings, "members": [_without_folder(one) for one in run.settings["members"]]},
         "engine": run.engine.name,
         "workers": run.engine.workers,
         "seconds_to_load": round(run.seconds_to_load, 3),
@@ -69,6 +69,10 @@ def complete_report(
         "seconds": round(seconds, 3),
         "peak_memory_mib": run.peak_memory_mib() or peak_memory_mib(),
     }
+
+
+def _without_folder(member: Mapping[str, Any]) -> dict[str, Any]:
+    return {**member, "weights": Path(member["weights"]).name}
 
 
 def _without_folders(failure: Mapping[str, Any]) -> dict[str, Any]:

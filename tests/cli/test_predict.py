@@ -88,7 +88,7 @@ def test_the_report_tells_what_was_done(predict, save_image, tmp_path, tiny_bund
     assert report["settings"]["seed"] == 5
     assert report["settings"]["members"] == [
         {
-            "weights": str(tiny_bundle / "models" / "model.pt"),
+            "weights": "model.pt",
             "method": "recycling",
             "size": "small",
             "sampler": "ddim",
@@ -99,6 +99,7 @@ def test_the_report_tells_what_was_done(predict, save_image, tmp_path, tiny_bund
     assert (report["done"], report["failed"], report["resumed"], report["retries"]) == (1, 0, 0, 0)
     assert (report["engine"], report["workers"]) == ("in-process", 1)
     assert report["peak_memory_mib"]["process"] > 0
+    assert str(tmp_path) not in json.dumps(report)
     [case] = report["cases"]
     assert (case["case"], case["input"], case["status"]) == ("a", "a.nii.gz", "done")
     assert case["outputs"] == {"label": "a.nii.gz"}
