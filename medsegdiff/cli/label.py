@@ -42,6 +42,7 @@ def label(
 
     Needs an environment of its own: `make label-env`.
     """
+    from medsegdiff.apps.label.environment import require_monailabel
     from medsegdiff.apps.label.server import LabelServer
     from medsegdiff.notice import RESEARCH_ONLY
 
@@ -49,6 +50,10 @@ def label(
         studies, bundles=bundles or (), work=work, device=device, candidates=candidates, host=host, port=port
     )
     typer.echo(RESEARCH_ONLY)
+    require_monailabel()
+    server.check_port()
     server.prepare()
+    if trouble := server.trouble():
+        typer.echo(f"warning: {trouble}", err=True)
     typer.echo(f"open {server.address} (stop with Ctrl-C)")
     server.serve()

@@ -11,13 +11,14 @@ from pathlib import Path
 
 DEFECTS = "defects.log"
 # What MONAI Label logs below this level names images, series and patients.
-_LOUD = ("monailabel", "timeloop", "watchdog", "dicomweb_client", "uvicorn.access")
+_LOUD = ("monailabel", "watchdog", "dicomweb_client", "uvicorn.access")
 
 
 def quiet() -> None:
     """Have MONAI Label and what it stands on log errors only."""
     for name in _LOUD:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("timeloop").disabled = True  # it sets its level itself
 
 
 class WithoutNames(logging.Filter):

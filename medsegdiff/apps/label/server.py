@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from medsegdiff.apps.label.bundles import own_bundles
 from medsegdiff.apps.label.environment import require_monailabel
 from medsegdiff.apps.label.logs import WithoutNames, quiet
 from medsegdiff.data.writer import make_folder
-from medsegdiff.errors import DataError
+from medsegdiff.errors import DataError, SpecError, one_line
 from medsegdiff.notice import RESEARCH_ONLY
 
 if TYPE_CHECKING:
@@ -60,18 +61,41 @@ class LabelServer:
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
         return f"http://{host}:{self.port}/{'ohif/' if self.is_remote else 'docs'}"
 
+    def check_port(self) -> None:
+        """Make sure that the port is free, before anything is loaded.
+
+        Raises:
+            SpecError: it is not, or this machine has no such address.
+        """
+        try:
+            found = socket.getaddrinfo(self.host or None, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, kind, protocol, _, place = found[0]
+            with socket.socket(family, kind, protocol) as one:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                one.bind(place)
+        except OSError as error:
+            msg = (
+                f"got --host {self.host} and --port {self.port}, which cannot be listened at ({error.strerror}); "
+                "stop what does so, or give others"
+            )
+            raise SpecError(msg) from error
+
     def prepare(self) -> None:
         """Set MONAI Label up for this process and for those that it starts, and load the app.
 
         Raises:
-            SpecError: MONAI Label is not installed.
+            SpecError: MONAI Label is not installed, or there is no such device.
             DataError: no such folder of images, or no bundle with weights.
         """
         require_monailabel()
         quiet()
-        if not self.is_remote and not Path(self.studies).is_dir():
-            msg = f"{self.studies}: there is no such folder; give --studies a folder of images or a DICOMweb address"
+        if not self.is_remote and not (self.studies and Path(self.studies).is_dir()):
+            given = self.studies or "an empty name"
+            msg = f"{given}: there is no such folder; give --studies a folder of images or a DICOMweb address"
             raise DataError(msg)
+        from medsegdiff.inferers.loading import resolve_device
+
+        resolve_device(self.device)
         studies = self.studies.rstrip("/") if self.is_remote else str(Path(self.studies).resolve())
         work = make_folder((self.work or _default_work(studies)).resolve())
         folders = [str(Path(one).resolve()) for one in self.bundles or (own_bundles(),)]
@@ -101,6 +125,16 @@ class LabelServer:
         from monailabel.interfaces.utils.app import app_instance
 
         app_instance()
+
+    def trouble(self) -> str | None:
+        """Why the images cannot be listed, which may pass where a DICOM store is to be started yet."""
+        from monailabel.interfaces.utils.app import app_instance
+
+        try:
+            app_instance().datastore().list_images()
+        except DataError as error:
+            return one_line(error)
+        return None
 
     def build(self) -> FastAPI:
         """The application, once `prepare` has been called."""
