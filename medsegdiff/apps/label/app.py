@@ -28,8 +28,8 @@ from medsegdiff.apps.label.logs import note_defect
 from medsegdiff.apps.label.options import DICOM_SUFFIX, read_number
 from medsegdiff.apps.label.predictors import Predictors
 from medsegdiff.apps.label.scoring import Disagreement
-from medsegdiff.apps.label.segmentations import NAMES, SegmentationWriter
-from medsegdiff.apps.label.store import CheckedStore
+from medsegdiff.apps.label.segmentations import NAMES, SegmentationWriter, segments_of
+from medsegdiff.apps.label.store import CheckedStore, tag_text
 from medsegdiff.apps.label.strategies import MostUncertain
 from medsegdiff.apps.label.training import FineTuning
 from medsegdiff.errors import USER_ERROR_EXIT_CODE, DataError, SpecError, find_user_error, one_line
@@ -142,11 +142,12 @@ class LabelApp(MONAILabelApp):
             raise SpecError(msg)
         files = [Path(image)] if uploaded else store.files_of(image, task.bundle)
         as_file = {"result_extension": ".nii.gz"} if as_dicom else {}
+        tag = tag_text(request.get("label_tag") or DefaultLabelTag.ORIGINAL)
+        segments_of(request.get(NAMES))
         path, params = task({**request, FILES: files, **as_file})
         info = {"model": request["model"], "params": params}
         if request.get(NAMES) is not None:
             info[NAMES] = request[NAMES]
-        tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
         with contextlib.ExitStack() as unless_returned:
             unless_returned.callback(Path(path).unlink)
             keep = _is_true(request.get("save_label")) and not uploaded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
@@ -15,11 +16,13 @@ import anyio
 import anyio.to_thread
 import requests
 from fastapi import BackgroundTasks, HTTPException, Request
+from starlette.background import BackgroundTask
 
 from medsegdiff.apps.label.app import LabelApp
 from medsegdiff.apps.label.errors import BAD_GATEWAY, BAD_REQUEST, NOT_FOUND, SERVER_ERROR, status_of
 from medsegdiff.apps.label.logs import note_defect
 from medsegdiff.apps.label.names import check_plain
+from medsegdiff.apps.label.scoring import SCORES
 from medsegdiff.errors import SpecError, find_user_error, one_line
 
 Endpoint = Callable[..., Coroutine[Any, Any, Any]]
@@ -28,6 +31,9 @@ _NAMES = ("image", "id", "label", "tag", "session_id", "model", "method", "strat
 _OPTIONS = ("params", "info")
 # What an endpoint itself puts into a request: options of this name would replace what was checked.
 _RESERVED = ("image", "model", "method", "strategy", "label", "session", "files", "images")
+# What the server itself notes about an image, and reads again.
+_NOTED = (SCORES, "strategy")
+_IMAGE_INFO, _ARCHIVE = "/datastore/image/info", "/datastore/dataset"
 _KINDS = {"/train/{model}": "train", "/scoring/{method}": "scoring", "/batch/infer/{model}": "infer"}
 
 
@@ -56,7 +62,10 @@ class Guard:
                 for argument in arguments.values():
                     if isinstance(argument, Request):
                         await argument.body()  # which is kept, and can be had in another thread then
-                return await anyio.to_thread.run_sync(_run, endpoint, arguments, limiter=limiter)
+                reply = await anyio.to_thread.run_sync(_run, endpoint, arguments, limiter=limiter)
+                if path == _ARCHIVE:  # made for this request, and left behind by MONAI Label
+                    reply.background = BackgroundTask(os.unlink, reply.path)
+                return reply
             except Exception as error:  # noqa: BLE001 - the answer tells of it
                 # Else files that were uploaded for this request would stay.
                 if isinstance(tasks := arguments.get("background_tasks"), BackgroundTasks):
@@ -84,6 +93,10 @@ class Guard:
         options: dict[str, Any] = {}
         for name in _OPTIONS:
             options |= _read_options(name, arguments.get(name), arguments)
+        for key in _NOTED if path == _IMAGE_INFO else ():
+            if key in options:
+                msg = f"got {key!r} among the info of an image, which the server notes itself: leave it out"
+                raise SpecError(msg)
         if path.startswith("/infer") and not any(arguments.get(name) for name in ("image", "file", "session_id")):
             msg = "got no image; name one by ?image=, or upload one as file"
             raise SpecError(msg)
@@ -136,14 +149,14 @@ def _check_upload(upload: Any) -> None:
 
 def _read_options(name: str, given: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a request, which come as JSON or read already."""
+    if given is None:
+        return {}
     if isinstance(given, str):
         try:
             given = json.loads(given or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             msg = f"got {name} that is no JSON ({error}); send an object such as {{}}"
             raise SpecError(msg) from error
-    if given is None:
-        return {}
     if not isinstance(given, dict):
         msg = f"got {name} of the kind {type(given).__name__}; send an object such as {{}}"
         raise SpecError(msg)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medsegdiff.apps.label.bundles import RGB, ServedBundle
 from medsegdiff.apps.label.options import SamplingOptions, read_choice
 from medsegdiff.apps.label.predictors import Predictors, Segmented
-from medsegdiff.apps.label.results import write_result
+from medsegdiff.apps.label.results import formats_of, write_result
 from medsegdiff.errors import SpecError
 from medsegdiff.methods.training_data import in_words, weights_training_data
 from medsegdiff.notice import RESEARCH_ONLY
@@ -22,6 +22,7 @@ from medsegdiff.notice import RESEARCH_ONLY
 FILES = "files"
 """Key of a request under which the app puts the files of the image."""
 DRAWS_FOR_UNCERTAINTY = 4
+_MEASURES, _VALUES = ("entropy", "variance"), ("bands", "percent")
 BANDS = {0.25: (255, 225, 90), 0.5: (255, 140, 0), 0.75: (215, 25, 28)}
 """From which uncertainty on a voxel is in a band, and the colour of the band: yellow, orange, red."""
 
@@ -103,6 +104,7 @@ class BundleTask(InferTask):
         """
         started = time.perf_counter()
         options = self.options(request)
+        read_choice(request, "result_extension", formats_of(Path(request[FILES][0])))
         segmented = self.predictors.segment(self.bundle, request[FILES], options)
         prediction = segmented.prediction
         label = self.labels_of(segmented, request)
@@ -177,13 +179,19 @@ class UncertaintyTask(BundleTask):
 
     def config(self) -> dict[str, Any]:
         """As the segmentation's, and what to show."""
-        measures = ["entropy"] if self.supervised else ["entropy", "variance"]
-        return {**super().config(), "measure": measures, "values": ["bands", "percent"]}
+        measures = _MEASURES[:1] if self.supervised else _MEASURES
+        return {**super().config(), "measure": list(measures), "values": list(_VALUES)}
+
+    def options(self, request: Mapping[str, Any]) -> SamplingOptions:
+        """As the segmentation's, once it is known that what to show can be shown."""
+        read_choice(request, "measure", _MEASURES)
+        read_choice(request, "values", _VALUES)
+        return super().options(request)
 
     def labels_of(self, segmented: Segmented, request: Mapping[str, Any]) -> NDArray[np.uint8]:
         """The uncertainty (*S) in bands or in per cent."""
-        measure = read_choice(request, "measure", ("entropy", "variance"))
-        values = read_choice(request, "values", ("bands", "percent"))
+        measure = read_choice(request, "measure", _MEASURES)
+        values = read_choice(request, "values", _VALUES)
         prediction = segmented.prediction
         amount = prediction.entropy if measure == "entropy" else prediction.variance
         if amount is None:

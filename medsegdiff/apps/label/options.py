@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,7 @@ def read_number(request: Mapping[str, Any], name: str, default: int, *, least: i
     Raises:
         SpecError: it is none, or not from `least` to `most`.
     """
-    given = _first(request.get(name))
+    given = request.get(name)
     if given is None or given == "":
         return default
     try:
@@ -67,7 +68,7 @@ def read_number(request: Mapping[str, Any], name: str, default: int, *, least: i
     except ValueError:
         number = least - 1
     if isinstance(given, bool) or not least <= number <= most:
-        msg = f"got {name}={given!r}; allowed are whole numbers from {least} to {most}"
+        msg = f"got {name}={reprlib.repr(given)}; allowed are whole numbers from {least} to {most}"
         raise SpecError(msg)
     return number
 
@@ -78,7 +79,7 @@ def read_fraction(request: Mapping[str, Any], name: str, default: float, *, most
     Raises:
         SpecError: it is none.
     """
-    given = _first(request.get(name))
+    given = request.get(name)
     if given is None or given == "":
         return default
     try:
@@ -86,7 +87,7 @@ def read_fraction(request: Mapping[str, Any], name: str, default: float, *, most
     except (TypeError, ValueError):
         number = float("nan")
     if isinstance(given, bool) or not 0 < number <= most:
-        msg = f"got {name}={given!r}; allowed are numbers above 0 up to {most:g}"
+        msg = f"got {name}={reprlib.repr(given)}; allowed are numbers above 0 up to {most:g}"
         raise SpecError(msg)
     return number
 
@@ -101,7 +102,7 @@ def read_choice(request: Mapping[str, Any], name: str, allowed: Sequence[str]) -
     if given is None or given == "":
         return allowed[0]
     if given not in allowed:
-        msg = f"got {name}={given!r}; use one of {', '.join(allowed)}"
+        msg = f"got {name}={reprlib.repr(given)}; use one of {', '.join(allowed)}"
         raise SpecError(msg)
     return str(given)
 

@@ -43,7 +43,7 @@ def write_result(
     if label.max(initial=0) > np.iinfo(np.uint8).max:
         msg = f"got {int(label.max())} classes; allowed are 255 beside the background, which fit 8 bits"
         raise DataError(msg)
-    suffix = read_choice(request, "result_extension", _formats(image))
+    suffix = read_choice(request, "result_extension", formats_of(image))
     handle, name = tempfile.mkstemp(prefix="label_", suffix=suffix)
     os.close(handle)
     path, notice = Path(name), short_notice(bundle)
@@ -59,7 +59,7 @@ def write_result(
     return path
 
 
-def _formats(image: Path) -> tuple[str, ...]:
+def formats_of(image: Path) -> tuple[str, ...]:
     """The format that suits the image, and the others that it may be asked for in."""
     suffix = image_suffix(image)
     if suffix in PICTURE_SUFFIXES:

@@ -18,7 +18,7 @@ from medsegdiff.apps.label.segmentations import NAMES, segments_of
 from medsegdiff.apps.label.siblings import sibling_files
 from medsegdiff.data.integrity import check_affine, check_axes, check_finite, check_same_grid, count_classes, facts_of
 from medsegdiff.data.reading import PICTURE_SUFFIXES, image_suffix, read_image
-from medsegdiff.errors import DataError
+from medsegdiff.errors import DataError, SpecError
 
 _LABEL_VALUES = 256
 
@@ -46,7 +46,12 @@ class FreshStore(LocalDatastore):
             super().update_image_info(image_id, info)
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
-        """Note something about a label."""
+        """Note something about a label.
+
+        Raises:
+            SpecError: names and colours that are none.
+        """
+        segments_of(info.get(NAMES))
         with self.changing():
             super().update_label_info(label_id, label_tag, info)
 
@@ -111,10 +116,13 @@ class CheckedStore(FreshStore):
         """Add an image that can be read.
 
         Raises:
-            SpecError: a name that is none.
+            SpecError: a name that is none, or that another image has.
             DataError: an image that cannot be read.
         """
         check_plain("name of an image", image_id)
+        if image_id in self.list_images():
+            msg = f"got an image {image_id!r}, which exists; allowed are new names: give one, or remove that one"
+            raise SpecError(msg)
         raw = read_image(image_filename)
         check_affine(Path(image_filename), raw.affine)
         check_finite(Path(image_filename), raw.array)

@@ -14,13 +14,13 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from medsegdiff.apps.label.bundles import ServedBundle
 from medsegdiff.apps.label.options import LARGEST_SEED, read_choice, read_fraction, read_number
-from medsegdiff.apps.label.segmentations import NAMES
+from medsegdiff.apps.label.segmentations import NAMES, segments_of
 from medsegdiff.apps.label.weights import BETTER, WEIGHTS
 from medsegdiff.data.bundle_config import TRAIN_CONFIG, read_bundle_config
 from medsegdiff.data.datalist import DATASET_FILE
 from medsegdiff.data.reading import case_name
 from medsegdiff.data.splits import three_way, write_json, write_split
-from medsegdiff.errors import DataError, plain_user_errors
+from medsegdiff.errors import DataError, SpecError, plain_user_errors
 from medsegdiff.handlers.run_checkpoint import CHECKPOINT_NAME
 from medsegdiff.methods import RunSpec
 from medsegdiff.notice import RESEARCH_ONLY
@@ -157,8 +157,12 @@ class FineTuning(TrainTask):
         """Make sure that a label whose structures have names has those of the bundle's classes.
 
         Raises:
-            DataError: it has others.
+            DataError: it has others, or what it has are none.
         """
+        try:
+            segments_of(info.get(NAMES))
+        except SpecError as error:
+            raise DataError(str(error)) from error
         names = [str(entry.get("name") or "").strip() for entry in info.get(NAMES) or []]
         classes = self.bundle.spec.class_names[1:]
         fit = [not name or name.lower() == one.lower() for name, one in zip(names, classes, strict=False)]

@@ -15,10 +15,11 @@ def test_numbers_come_as_numbers_or_text_and_a_choice_as_its_list():
     assert SamplingOptions.read(request, steps=5, draws=3) == SamplingOptions(4, 2, 7, "shipped")
 
 
-@pytest.mark.parametrize("steps", [0, -1, 1001, "many", 2.5, True, {}, "9" * 5000])
+@pytest.mark.parametrize("steps", [0, -1, 1001, "many", 2.5, True, {}, [], [1, 2], "9" * 5000])
 def test_steps_out_of_range_are_refused(steps):
-    with pytest.raises(SpecError, match="steps="):
+    with pytest.raises(SpecError, match="steps=") as told:
         SamplingOptions.read({"steps": steps}, steps=5, draws=1)
+    assert len(str(told.value)) < 100
 
 
 @pytest.mark.parametrize(("name", "value"), [("draws", 65), ("seed", -1), ("seed", 2**31)])

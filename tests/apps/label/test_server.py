@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 
 pytest.importorskip("monailabel", reason="needs MONAI Label: make label-env")
 
+from medsegdiff.apps.label.predictors import Predictors
 from medsegdiff.data.reading import read_image
 from medsegdiff.inferers.predictor import BundlePredictor
 
@@ -215,6 +218,10 @@ def test_images_are_added_and_removed_within_the_store(client, studies):
     assert add("../new").status_code == 400
     assert add("broken", content[:100]).status_code == 422
     assert not (studies / "broken.nii.gz").exists()
+    before = (studies / "case_0.nii.gz").read_bytes()
+    reply = add("case_0")
+    assert (reply.status_code, "which exists" in reply.json()["detail"]) == (400, True), reply.text
+    assert (studies / "case_0.nii.gz").read_bytes() == before != content
     assert client.delete("/datastore/image", params={"id": "new"}).status_code == 200
     assert not (studies / "new.nii.gz").exists()
     assert client.delete("/datastore/image", params={"id": "new"}).status_code == 404
@@ -253,6 +260,66 @@ def test_options_of_a_training_are_checked_before_it_starts(client, options):
     reply = client.post("/train/hippocampus", json=options)
     assert reply.status_code == 400
     assert client.get("/train/").status_code == 404  # no task was made
+
+
+@pytest.mark.parametrize(
+    "params", ["null", "[1]", "{", '{"a":' * 100_000, "9" * 5000], ids=["null", "list", "torn", "deep", "number"]
+)
+def test_options_that_are_no_object_are_refused(client, params):
+    reply = client.post("/infer/hippocampus", params={"image": "case_0"}, data={"params": params})
+    assert reply.status_code == 400
+    assert _is_one_line(reply)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"result_extension": ".exe"},
+        {"label_tag": "../x"},
+        {"label_info": "x"},
+        {"label_info": [{"color": "red"}]},
+        {"measure": "x"},
+        {"values": "x"},
+    ],
+)
+def test_options_of_a_result_are_checked_before_it_is_made(client, monkeypatch, params):
+    monkeypatch.setattr(Predictors, "segment", lambda *_: pytest.fail("segmented"))
+    form = {"params": json.dumps({"save_label": True, **params})}
+    reply = client.post("/infer/hippocampus_uncertainty", params={"image": "case_0"}, data=form)
+    assert reply.status_code == 400
+    assert _is_one_line(reply)
+
+
+def test_what_is_told_of_images_and_labels_cannot_make_them_useless(client, labels):
+    def tell(what, **info):
+        query = {"image": "case_0", "label": "case_0", "tag": "final"}
+        return client.put(f"/datastore/{what}/info", params=query, data={"info": json.dumps(info)})
+
+    upload = {"label": (labels[0].name, labels[0].read_bytes())}
+    assert client.put("/datastore/label", params={"image": "case_0"}, files=upload).status_code == 200
+    assert tell("image", scanner="A").status_code == 200
+    assert tell("label", label_info=[{"name": "anterior"}]).status_code == 200
+    for reply in (
+        tell("image", disagreement="x"),
+        tell("image", strategy=[]),
+        tell("label", label_info="x"),
+        tell("label", label_info=[{"name": "anterior", "color": "red"}]),
+    ):
+        assert reply.status_code == 400
+        assert _is_one_line(reply)
+    info = client.get("/datastore/label/info", params={"label": "case_0", "tag": "final"}).json()
+    assert info["label_info"] == [{"name": "anterior"}]
+
+
+def test_all_labelled_cases_come_in_one_file_which_is_not_left_behind(client, labels, tmp_path, monkeypatch):
+    upload = {"label": (labels[0].name, labels[0].read_bytes())}
+    assert client.put("/datastore/label", params={"image": "case_0"}, files=upload).status_code == 200
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    reply = client.get("/datastore/dataset")
+    with zipfile.ZipFile(io.BytesIO(reply.content)) as archive:
+        assert any(name.endswith("case_0.nii.gz") for name in archive.namelist())
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_a_session_takes_an_image_but_no_archive(client, studies):

@@ -117,7 +117,8 @@ class NamedLabels:
         return f"{image_id}_label.nii.gz"
 
     def get_label_info(self, image_id, tag):
-        return {"label_info": [{"name": name} for name in self.names[image_id]]}
+        names = self.names[image_id]
+        return {"label_info": [{"name": name} for name in names] if isinstance(names, list) else names}
 
 
 @pytest.mark.parametrize(
@@ -126,6 +127,7 @@ class NamedLabels:
         (NamedLabels(a=["anterior"], b=["liver", "tumour"]), "got a label of liver, tumour; allowed are anterior"),
         (NamedLabels(a=[], b=["posterior", "anterior"]), "got a label of posterior, anterior; allowed"),
         (NamedLabels(a=["Segment 1", "Segment 2"], bent=[]), "got a gantry tilt"),
+        (NamedLabels(a=["anterior"], b="anterior"), "got label_info that is no list of objects"),
     ],
 )
 def test_labels_of_other_structures_and_images_that_are_none_are_left_out_and_told(tiny_bundle, tmp_path, store, words):
