@@ -259,7 +259,11 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
 
     def _search(self, **filters: str) -> list[dict[str, Any]]:
         with _answering():
-            return list(self._client.search_for_series(search_filters={**self._search_filter, **filters}))
+            found = list(self._client.search_for_series(search_filters={**self._search_filter, **filters}))
+        if not all(isinstance(one, dict) for one in found):
+            msg = "the address is none of a DICOM store with DICOMweb; check it, such as http://HOST:8042/dicom-web"
+            raise DataError(msg)
+        return found
 
     def _series(self, image_id: str) -> dict[str, Any]:
         """What the store says of a series of images."""

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from medsegdiff.apps.label.bundles import own_bundles
 from medsegdiff.apps.label.environment import require_monailabel
@@ -85,13 +86,16 @@ class LabelServer:
 
         Raises:
             SpecError: MONAI Label is not installed, or there is no such device.
-            DataError: no such folder of images, or no bundle with weights.
+            DataError: no such folder of images, an address without a host, or no bundle with weights.
         """
         require_monailabel()
         quiet()
         if not self.is_remote and not (self.studies and Path(self.studies).is_dir()):
             given = self.studies or "an empty name"
             msg = f"{given}: there is no such folder; give --studies a folder of images or a DICOMweb address"
+            raise DataError(msg)
+        if self.is_remote and not urlsplit(self.studies).netloc:
+            msg = f"{self.studies}: got an address without a host; give one such as http://127.0.0.1:8042/dicom-web"
             raise DataError(msg)
         from medsegdiff.inferers.loading import resolve_device
 

@@ -203,6 +203,12 @@ def test_a_store_that_does_not_answer_is_told_without_what_was_asked(store, clie
     assert "Doe" not in str(told.value)
 
 
+def test_an_address_of_something_else_is_told(store, client, monkeypatch):
+    monkeypatch.setattr(client, "search_for_series", lambda **_: ["a", "list"])
+    with pytest.raises(DataError, match="none of a DICOM store"):
+        store.list_images()
+
+
 def test_what_a_store_refuses_is_told_with_its_status(store, client, monkeypatch):
     def refuse(*_arguments, **_options):
         raise requests.HTTPError(response=SimpleNamespace(status_code=403))

@@ -13,7 +13,8 @@ from medsegdiff.errors import MedSegDiffError, SpecError
 
 
 @pytest.mark.parametrize(
-    ("device", "studies", "words"), [("cuda:9", ".", "device 'cuda:9'"), ("cpu", "", "no such folder")]
+    ("device", "studies", "words"),
+    [("cuda:9", ".", "device 'cuda:9'"), ("cpu", "", "no such folder"), ("cpu", "http://", "without a host")],
 )
 def test_what_the_server_cannot_be_started_with_is_told(tmp_path, monkeypatch, device, studies, words):
     monkeypatch.chdir(tmp_path)
