@@ -263,7 +263,7 @@ def test_options_of_a_training_are_checked_before_it_starts(client, options):
 
 
 @pytest.mark.parametrize(
-    "params", ["null", "[1]", "{", '{"a":' * 100_000, "9" * 5000], ids=["null", "list", "torn", "deep", "number"]
+    "params", ["null", "[1]", "{", '{"a":' * 5000, "9" * 5000], ids=["null", "list", "torn", "deep", "number"]
 )
 def test_options_that_are_no_object_are_refused(client, params):
     reply = client.post("/infer/hippocampus", params={"image": "case_0"}, data={"params": params})
