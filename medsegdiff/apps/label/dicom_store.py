@@ -272,7 +272,7 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
             (one for one in self._search(SeriesInstanceUID=image_id) if _value(one, _SERIES) == image_id), None
         )
         if found is None:
-            raise no_such_image(image_id)
+            raise no_such_image(image_id, ask="the DICOM store")
         modality = _value(found, _MODALITY)
         if modality in NO_IMAGES:
             msg = (

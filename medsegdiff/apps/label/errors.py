@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from medsegdiff.errors import DataError, MedSegDiffError, SpecError, WeightsError
 
-BAD_REQUEST, NOT_FOUND, UNPROCESSABLE, SERVER_ERROR, BAD_GATEWAY = 400, 404, 422, 500, 502
+BAD_REQUEST, NOT_FOUND, UNPROCESSABLE, TOO_MANY_REQUESTS = 400, 404, 422, 429
+SERVER_ERROR, BAD_GATEWAY = 500, 502
 
 
 class UnknownNameError(MedSegDiffError):

@@ -19,7 +19,7 @@ from fastapi import BackgroundTasks, HTTPException, Request
 from starlette.background import BackgroundTask
 
 from medsegdiff.apps.label.app import LabelApp
-from medsegdiff.apps.label.errors import BAD_GATEWAY, BAD_REQUEST, NOT_FOUND, SERVER_ERROR, status_of
+from medsegdiff.apps.label.errors import BAD_GATEWAY, BAD_REQUEST, NOT_FOUND, SERVER_ERROR, TOO_MANY_REQUESTS, status_of
 from medsegdiff.apps.label.logs import note_defect
 from medsegdiff.apps.label.names import check_plain
 from medsegdiff.apps.label.scoring import SCORES
@@ -111,6 +111,8 @@ class Guard:
         if isinstance(error, HTTPException):
             # MONAI Label answers 500 to requests that it refuses, and one of its answers names a file of the server.
             status = BAD_REQUEST if error.status_code == SERVER_ERROR else error.status_code
+            if status == TOO_MANY_REQUESTS:
+                return HTTPException(status, "got a task while another runs; wait for its end, or stop it by DELETE")
             return HTTPException(status, self._without_folders(str(error.detail)))
         if isinstance(error, requests.RequestException):
             return HTTPException(BAD_GATEWAY, f"the DICOM store does not answer ({type(error).__name__})")

@@ -161,9 +161,9 @@ def check_label(image_path: Path, label_path: Path, *, final: bool = False) -> N
         count_classes(label_path, label.array, _LABEL_VALUES)
 
 
-def no_such_image(image_id: str) -> UnknownNameError:
+def no_such_image(image_id: str, *, ask: str = "/datastore/?output=all") -> UnknownNameError:
     """The error of an image that a store does not have."""
-    return UnknownNameError(f"image {image_id!r} does not exist; ask /datastore/?output=all for those that do")
+    return UnknownNameError(f"image {image_id!r} does not exist; ask {ask} for those that do")
 
 
 def tag_text(tag: Any) -> str:

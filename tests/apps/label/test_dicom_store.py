@@ -178,7 +178,7 @@ def test_a_series_that_could_not_be_fetched_whole_is_fetched_again(store, client
 
 
 def test_unknown_series_and_names_that_lead_elsewhere_are_refused(store):
-    with pytest.raises(UnknownNameError):
+    with pytest.raises(UnknownNameError, match="ask the DICOM store"):
         store.get_image_uri("1.2.3")
     for ask in (store.get_image_uri, lambda name: store.get_label_uri(name, "final")):
         with pytest.raises(SpecError, match="no plain name"):

@@ -73,6 +73,8 @@ def test_fine_tuning_on_corrected_labels_is_served_and_leaves_the_shipped_weight
 def test_a_training_that_is_stopped_leaves_the_weights_as_they_were(labelled, tiny_bundle):
     before = _digests(tiny_bundle)
     labelled.post("/train/hippocampus", json={"epochs": 10_000})
+    second = labelled.post("/train/hippocampus", json={"epochs": 1})
+    assert (second.status_code, second.json()["detail"].startswith("got a task while another runs")) == (429, True)
     runs = None
     deadline = time.monotonic() + LIMIT
     while time.monotonic() < deadline:  # until it trains
