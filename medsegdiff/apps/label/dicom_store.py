@@ -6,55 +6,48 @@ import contextlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from cachetools import TTLCache
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from numpy.typing import NDArray
 
 from medsegdiff.apps.label.bundles import ServedBundle
+from medsegdiff.apps.label.dicom_web import DESCRIPTION, MODALITY, SERIES, STUDY, DicomWeb, number_of_files, value
 from medsegdiff.apps.label.kinds import check_kind
 from medsegdiff.apps.label.names import check_plain
 from medsegdiff.apps.label.segmentations import NAMES, SegmentationWriter
 from medsegdiff.apps.label.siblings import sibling_series
-from medsegdiff.apps.label.store import FreshStore, check_label, no_such_image, tag_text
-from medsegdiff.data.dicom.annotation import SEGMENTATION, read_annotation, read_structures
+from medsegdiff.apps.label.store import FreshStore, check_label, tag_text
+from medsegdiff.data.dicom.annotation import read_annotation, read_structures
 from medsegdiff.data.dicom.folder import find_grid, read_folder
 from medsegdiff.data.dicom.grid import Grid
 from medsegdiff.data.dicom.headers import NO_IMAGES
-from medsegdiff.data.dicom.versions import lenient, save_dicom
+from medsegdiff.data.dicom.versions import lenient
 from medsegdiff.data.reading import read_image
 from medsegdiff.data.writer import write_nifti
 from medsegdiff.errors import DataError, SpecError
 
-_SECONDS_BETWEEN_SEARCHES = 30
 _FINAL = DefaultLabelTag.FINAL.value
-_STUDY, _SERIES, _MODALITY, _DESCRIPTION = "0020000D", "0020000E", "00080060", "0008103E"
-# When a segmentation was made; of several of one series the last counts.
-_MADE = ("00080023", "00080033")
 # What images and final labels in the cache are of.
 _MADE_FROM, _FROM_FILE = "SeriesInstanceUID", "SOPInstanceUID"
-_FILE, _NUMBER_OF_FILES = "00080018", "00201209"
 _MOST_SEGMENTS = 255  # beside the background, which fit 8 bits
-_REFERENCES = "00081115"
-# Else a store is to decompress what it has compressed, which not every one can.
-_AS_STORED = (("application/dicom", "*"),)
 _UNFIT = ".unfit"  # of an empty file in the cache, beside the place of a series that cannot be used
 # What a viewer shows of the next case. Whose it is, it knows from the store itself.
-_TOLD = {"StudyDate": "00080020", "StudyTime": "00080030", "Modality": _MODALITY, "StudyInstanceUID": _STUDY}
+_TOLD = {"StudyDate": "00080020", "StudyTime": "00080030", "Modality": MODALITY, "StudyInstanceUID": STUDY}
 
 
 class CheckedDicomStore(FreshStore, DICOMWebDatastore):
     """A DICOM store behind DICOMweb, with a cache of what was opened.
 
     An image is a series. One that is not one regular volume, such as one with gantry tilt or missing slices, is
-    refused. Final labels are DICOM segmentations in the store, whoever made them.
+    refused. Final labels are DICOM segmentations in the store, whoever made them; what an algorithm made alone is none.
 
     Args:
         *args: of MONAI Label's store.
@@ -64,9 +57,13 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
 
     def __init__(self, *args: Any, writer: SegmentationWriter, **options: Any) -> None:
         self.writer = writer
-        self._found: TTLCache[str, Any] = TTLCache(maxsize=4, ttl=_SECONDS_BETWEEN_SEARCHES)
-        self._searching, self._fetching = threading.Lock(), threading.RLock()
+        self._opening = threading.RLock()
         super().__init__(*args, **options)
+
+    @cached_property
+    def web(self) -> DicomWeb:
+        """The DICOM store itself."""
+        return DicomWeb(self._client, self._search_filter)
 
     def series_folder(self, image_id: str) -> Path:
         """Folder of the files of a series, which are fetched where the cache has none, or not as many as the store.
@@ -75,15 +72,15 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
             UnknownNameError: there is no such series.
             DataError: the store does not answer, or the series is none of images.
         """
-        return self._folder(image_id, self._series(image_id))
+        return self._folder(image_id, self.web.series(image_id))
 
     def _folder(self, image_id: str, series: Mapping[str, Any]) -> Path:
         folder = Path(self._datastore.image_path()).resolve() / image_id
-        with self._fetching:
-            number = _value(series, _NUMBER_OF_FILES)
+        with self._opening:
+            number = number_of_files(series)
             if folder.is_dir() and number and int(number) != len(list(folder.iterdir())):
                 self._forget(image_id, folder)
-            self._fetch(_value(series, _STUDY), image_id, folder)
+            self.web.fetch(value(series, STUDY), image_id, folder)
         return folder
 
     def _forget(self, image_id: str, folder: Path) -> None:
@@ -102,8 +99,8 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
             UnknownNameError: there is no such series.
             DataError: the store does not answer, or the series is not one regular volume of images.
         """
-        with self._fetching:
-            series = self._series(image_id)
+        with self._opening:
+            series = self.web.series(image_id)
             folder = self._folder(image_id, series)
             file, unfit = (folder.with_name(f"{image_id}{suffix}") for suffix in (".nii.gz", _UNFIT))
             if not file.exists():
@@ -116,7 +113,7 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
                 unfit.unlink(missing_ok=True)
                 write_nifti(voxels.astype(np.float32), file, affine=affine)
                 self.refresh()
-                told = {name: _value(series, tag) for name, tag in _TOLD.items()}
+                told = {name: value(series, tag) for name, tag in _TOLD.items()}
                 super().update_image_info(image_id, {_MADE_FROM: image_id, **told})
         return str(file)
 
@@ -128,30 +125,30 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
             DataError: the study lacks a modality, or one of its series is made by another kind of device than the
                 bundle's images, or is not one regular volume.
         """
-        asked = self._series(image_id)
-        check_kind(_value(asked, _MODALITY), bundle.kind, bundle.name)
+        asked = self.web.series(image_id)
+        check_kind(value(asked, MODALITY), bundle.kind, bundle.name)
         if bundle.modalities is None:
             return [Path(self.get_image_uri(image_id))]
         study = {
-            _value(one, _SERIES): _value(one, _DESCRIPTION)
-            for one in self._search(StudyInstanceUID=_value(asked, _STUDY))
-            if _value(one, _STUDY) == _value(asked, _STUDY) and _value(one, _MODALITY) not in NO_IMAGES
+            value(one, SERIES): value(one, DESCRIPTION)
+            for one in self.web.search(StudyInstanceUID=value(asked, STUDY))
+            if value(one, STUDY) == value(asked, STUDY) and value(one, MODALITY) not in NO_IMAGES
         }
         return [Path(self.get_image_uri(series)) for series in sibling_series(image_id, study, bundle.modalities)]
 
     def list_images(self) -> list[str]:
         """UIDs of all series that are images, as of half a minute ago at most."""
-        return list(self._recent("images", self._find_images))
+        return self.web.images()
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """UIDs of the series that a segmentation in the store refers to, as of half a minute ago at most."""
         known = set(self.list_images())
-        return [series for series in self._segmentations() if series in known]
+        return [series for series in self.web.segmentations() if series in known]
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """UIDs of the other series, without those that were found to be no regular volume."""
         cache = Path(self._datastore.image_path())
-        left_out = {*self._segmentations(), *(path.name.removesuffix(_UNFIT) for path in cache.glob(f"*{_UNFIT}"))}
+        left_out = {*self.web.segmentations(), *(path.name.removesuffix(_UNFIT) for path in cache.glob(f"*{_UNFIT}"))}
         return [series for series in self.list_images() if series not in left_out]
 
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
@@ -165,7 +162,7 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
         """
         check_plain("series", label_id)
         tag = tag_text(label_tag)
-        made_from = self._segmentations().get(label_id) if tag == _FINAL else None
+        made_from = self.web.segmentations().get(label_id) if tag == _FINAL else None
         if made_from is not None:
             self.get_image_uri(label_id)  # where that has changed, the label is made anew
         kept = str(LocalDatastore.get_label_uri(self, label_id, tag))
@@ -173,7 +170,7 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
             return kept
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "segmentation"
-            self._fetch(made_from.study, made_from.series, folder)
+            self.web.fetch(made_from.study, made_from.series, folder)
             file = Path(scratch) / "label.nii.gz"
             grid = find_grid(self.series_folder(label_id))
             label, names = _read_segmentation(folder, made_from.file, grid)
@@ -219,7 +216,7 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
         with _as_image(Path(label_filename), image) as label:
             check_label(image, label, final=tag == _FINAL)
             if tag == _FINAL:
-                label_info = {**label_info, _FROM_FILE: self._store(label, image_id, label_info)}
+                label_info = {**label_info, _FROM_FILE: self._send(label, image_id, label_info)}
             with self.changing():
                 saved = str(LocalDatastore.save_label(self, image_id, str(label), tag, label_info))
         return saved
@@ -257,97 +254,13 @@ class CheckedDicomStore(FreshStore, DICOMWebDatastore):
             raise SpecError(msg)
         super().remove_label(label_id, label_tag)
 
-    def _search(self, **filters: str) -> list[dict[str, Any]]:
-        with _answering():
-            found = list(self._client.search_for_series(search_filters={**self._search_filter, **filters}))
-        if not all(isinstance(one, dict) for one in found):
-            msg = "the address is none of a DICOM store with DICOMweb; check it, such as http://HOST:8042/dicom-web"
-            raise DataError(msg)
-        return found
-
-    def _series(self, image_id: str) -> dict[str, Any]:
-        """What the store says of a series of images."""
-        check_plain("series", image_id)
-        found = next(
-            (one for one in self._search(SeriesInstanceUID=image_id) if _value(one, _SERIES) == image_id), None
-        )
-        if found is None:
-            raise no_such_image(image_id, ask="the DICOM store")
-        modality = _value(found, _MODALITY)
-        if modality in NO_IMAGES:
-            msg = (
-                f"got a series that is {NO_IMAGES[modality]} ({modality}); allowed are series of images; take the one "
-                "that it belongs to"
-            )
-            raise DataError(msg)
-        return found
-
-    def _segmentations(self) -> dict[str, _Segmentation]:
-        """UID of each series that a segmentation refers to, to the last one."""
-        return dict(self._recent("segmentations", self._find_segmentations))
-
-    def _recent(self, what: str, find: Callable[[], Any]) -> Any:
-        """What was found within half a minute, else is found now: once for all threads that ask."""
-        with self._searching:
-            found = self._found.get(what)
-            if found is None:
-                found = self._found[what] = find()
-            return found
-
-    def _find_images(self) -> list[str]:
-        return [_value(one, _SERIES) for one in self._search() if _value(one, _MODALITY) not in NO_IMAGES]
-
-    def _find_segmentations(self) -> dict[str, _Segmentation]:
-        made: dict[str, _Segmentation] = {}
-        with _answering():
-            for one in self._client.search_for_series(search_filters={"Modality": SEGMENTATION}):
-                study, uid = _value(one, _STUDY), _value(one, _SERIES)
-                for header in self._client.retrieve_series_metadata(study, uid):
-                    when = tuple(_value(header, tag) for tag in _MADE)
-                    found = _Segmentation(when, study, uid, _value(header, _FILE))
-                    for reference in header.get(_REFERENCES, {}).get("Value", []):
-                        image = _value(reference, _SERIES)
-                        made[image] = max(made.get(image, found), found)
-        return made
-
-    def _fetch(self, study: str, series: str, folder: Path) -> None:
-        """Fetch the files of a series: all of them, or none."""
-        with self._fetching:
-            if folder.is_dir():  # another thread was first
-                return
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with _answering(), lenient(), tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as scratch:
-                files = Path(scratch) / "files"
-                files.mkdir()
-                fetched = self._client.retrieve_series(study, series, media_types=_AS_STORED)
-                for number, dataset in enumerate(fetched):  # what the files call themselves is no name for a file
-                    save_dicom(dataset, files / f"{number}.dcm")
-                with contextlib.suppress(FileExistsError):  # another process was first
-                    files.rename(folder)
-
-    def _store(self, label: Path, image_id: str, info: Mapping[str, Any]) -> str:
-        """Send a label to the store; UID of its file."""
-        import pydicom
-
+    def _send(self, label: Path, image_id: str, info: Mapping[str, Any]) -> str:
+        """Send a label to the DICOM store as a segmentation; UID of its file."""
         file = self.as_segmentation(label, image_id, info)
         try:
-            with _answering(), lenient():
-                dataset = pydicom.dcmread(file)
-                self._client.store_instances([dataset])
+            return self.web.store(file)
         finally:
             file.unlink()
-        with self._searching:
-            self._found.clear()
-        return str(dataset.SOPInstanceUID)
-
-
-class _Segmentation(NamedTuple):
-    """A segmentation in the store; the later one is the greater one."""
-
-    made: tuple[str, ...]
-    study: str
-    series: str
-    file: str
 
 
 def _read_segmentation(folder: Path, file: str, grid: Grid) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
@@ -399,24 +312,3 @@ def _as_image(label: Path, image: Path) -> Iterator[Path]:
         file = Path(scratch) / "label.nii.gz"
         write_nifti(np.fromfile(label, np.uint8).reshape(raw.array.shape, order="F"), file, affine=raw.affine)
         yield file
-
-
-def _value(attributes: Mapping[str, Any], tag: str) -> str:
-    """The first value of a tag in DICOM's JSON."""
-    return str(next(iter(attributes.get(tag, {}).get("Value", [])), ""))
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    """Say in one line that a DICOM store does not answer, or with an error."""
-    import requests
-
-    try:
-        yield
-    except requests.HTTPError as error:
-        status = getattr(error.response, "status_code", "unknown")
-        msg = f"the DICOM store refuses what it is asked for (HTTP status {status}); check its address, and its log"
-        raise DataError(msg) from error
-    except requests.RequestException as error:
-        msg = f"the DICOM store does not answer ({type(error).__name__}); check its address and that it runs"
-        raise DataError(msg) from error

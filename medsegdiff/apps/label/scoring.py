@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 SCORES = "disagreement"
 """Key of an image's info under which the scores of the bundles are kept."""
+ALIKE = 0.001
+"""Scores that differ by less say that draws agree as well in one case as in the other."""
 
 
 class Disagreement(ScoringMethod):
@@ -64,7 +66,8 @@ class Disagreement(ScoringMethod):
             try:
                 files = store.files_of(image_id, self.bundle)
                 segmented = self.predictors.segment(self.bundle, files, options)
-                entry = {"score": disagreement(segmented.prediction), "made_by": made_by}
+                found = segmented.prediction
+                entry = {"score": disagreement(found), "entropy": doubt(found), "made_by": made_by}
                 counts["scored"] += 1
             except MedSegDiffError as error:
                 entry = {"score": None, "error": one_line(error), "made_by": made_by}
@@ -110,21 +113,36 @@ def disagreement(prediction: CasePrediction) -> float:
     if prediction.variance is None:
         msg = "got a single segmentation, which contradicts nothing; use a bundle that samples, with 2 draws or more"
         raise SpecError(msg)
-    foreground = sum(float(prediction.probability(k).sum()) for k in range(1, len(prediction.classes)))
+    foreground = _expected_foreground(prediction)
     return min(1.0, float(prediction.variance.sum()) / foreground) if foreground > 0 else 0.0
 
 
+def doubt(prediction: CasePrediction) -> float:
+    """The entropy of the mean over draws, summed over voxels, by the expected number of voxels of the foreground."""
+    foreground = _expected_foreground(prediction)
+    return float(prediction.entropy.sum()) / foreground if foreground > 0 and prediction.entropy is not None else 0.0
+
+
 def best_scored(images: list[str], datastore: Datastore, bundle: str) -> tuple[str | None, float | None, list[str]]:
-    """The image that a bundle is most uncertain of, its score, and the images that it has not scored yet."""
-    best: tuple[float, str] | None = None
+    """The image that a bundle is most uncertain of, its score, and the images that it has not scored yet.
+
+    Some networks draw nearly the same each time. Where scores differ by less than `ALIKE`, entropy decides.
+    """
+    best: tuple[tuple[int, float], str, float] | None = None
     missing = []
     for image_id in sorted(images):
         entry = datastore.get_image_info(image_id).get(SCORES, {}).get(bundle)
         if entry is None:
             missing.append(image_id)
-        elif entry["score"] is not None and (best is None or entry["score"] > best[0]):
-            best = entry["score"], image_id
-    return (None, None, missing) if best is None else (best[1], best[0], missing)
+        elif entry["score"] is not None:
+            rank = round(entry["score"] / ALIKE), entry.get("entropy", 0.0)
+            if best is None or rank > best[0]:
+                best = rank, image_id, entry["score"]
+    return (None, None, missing) if best is None else (best[1], best[2], missing)
+
+
+def _expected_foreground(prediction: CasePrediction) -> float:
+    return sum(float(prediction.probability(k).sum()) for k in range(1, len(prediction.classes)))
 
 
 ScoreLater = Callable[[str], object]

@@ -6,9 +6,11 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from monailabel.datastore.local import LocalDatastore
 
 from medsegdiff.apps.label.bundles import ServedBundle
@@ -21,22 +23,29 @@ from medsegdiff.data.reading import PICTURE_SUFFIXES, image_suffix, read_image
 from medsegdiff.errors import DataError, SpecError
 
 _LABEL_VALUES = 256
+_LOCK = ".changing.lock"  # MONAI Label has one of its own, for a reading or a writing alone
 
 
 class FreshStore(LocalDatastore):
     """A store whose index is written by several threads, and by the processes that train and score.
 
-    Before each change, what others wrote to `datastore_v2.json` is taken up, so that it does not get lost.
+    Before each change, what others wrote to `datastore_v2.json` is taken up, so that it does not get lost, and nobody
+    else writes until the change is done.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._changing = threading.RLock()
         super().__init__(*args, **options)
 
+    @cached_property
+    def _alone(self) -> FileLock:
+        """Held by one process at a time; a thread that has it may take it again."""
+        return FileLock(Path(self._datastore_path) / _LOCK)
+
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """The index as it is on the disk, while no other thread changes it."""
-        with self._changing:
+        """The index as it is on the disk, while no other thread or process changes it."""
+        with self._changing, self._alone:
             self._init_from_datastore_file()
             yield
 
@@ -69,7 +78,7 @@ class FreshStore(LocalDatastore):
 
     def refresh(self) -> None:
         """Take up what changed on the disk."""
-        with self._changing:
+        with self._changing, self._alone:
             super().refresh()
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:

@@ -37,6 +37,7 @@ class FakeClient:
     def __init__(self):
         self.series = {}
         self.fetched = []
+        self.headers = []
         self.searches = 0
         self.answers = True
 
@@ -68,6 +69,7 @@ class FakeClient:
         return self.series[series][0]
 
     def retrieve_series_metadata(self, study, series):
+        self.headers.append(series)
         return [one.to_json_dict() for one in self.series[series][0]]
 
     def store_instances(self, datasets):
@@ -118,7 +120,7 @@ def test_opening_a_series_takes_one_search(store, client):
 
 @pytest.mark.parametrize("ttl", range(1, 8))
 def test_what_becomes_too_old_while_it_is_looked_at_is_searched_for_again(store, ttl):
-    store._found = TTLCache(maxsize=4, ttl=ttl, timer=itertools.count().__next__)
+    store.web._found = TTLCache(maxsize=4, ttl=ttl, timer=itertools.count().__next__)
     for _ in range(4):
         assert store.list_images() == [f"{STUDY}.1", f"{STUDY}.2"]
         assert store.get_labeled_images() == []
@@ -281,7 +283,7 @@ def test_the_final_label_is_the_last_segmentation_in_the_store_whoever_made_it(s
     other = segmentation(planes, places((0.0, 4.0)), [2, 1], series=uid, SeriesInstanceUID=f"{STUDY}.5")
     other.ContentDate, other.ContentTime = "29991231", "120000"
     client.store_instances([other])
-    store._found.clear()  # half a minute later
+    store.web.forget()  # half a minute later
     later = np.zeros((5, 4, 3), np.uint8)
     later[2, 1, 0], later[4, 3, 2] = 2, 1
     np.testing.assert_array_equal(read_image(store.get_label_uri(uid, "final")).array, later)
@@ -334,9 +336,36 @@ def test_of_several_segmentations_in_one_series_the_last_counts(store, client):
     label = read_image(store.get_label_uri(uid, "final")).array
     assert np.argwhere(label).tolist() == [[2, 1, 0]]
     _store_segmentation(client, uid, 5, file=4, time="140000", voxel=(3, 3))
-    store._found.clear()  # half a minute later
+    store.web.forget()  # half a minute later
     label = read_image(store.get_label_uri(uid, "final")).array
     assert np.argwhere(label).tolist() == [[3, 3, 0]]
+
+
+@pytest.mark.parametrize(
+    ("shares", "labelled"), [(("AUTOMATIC", "AUTOMATIC"), False), (("AUTOMATIC", "MANUAL"), True), ((None, None), True)]
+)
+def test_what_an_algorithm_made_alone_is_no_label(store, client, shares, labelled):
+    uid = f"{STUDY}.1"
+    made = _store_segmentation(client, uid, 5, file=1)
+    for segment, share in zip(made.SegmentSequence, shares, strict=True):
+        segment.SegmentAlgorithmType = share
+    assert store.get_labeled_images() == [uid] * labelled
+    assert (uid in store.get_unlabeled_images()) != labelled
+    assert bool(store.get_label_uri(uid, "final")) == labelled
+
+
+def test_headers_of_segmentations_are_asked_for_again_where_there_are_more(store, client):
+    uid = f"{STUDY}.1"
+    _store_segmentation(client, uid, 5, file=1)
+    store.get_labeled_images()
+    asked = client.headers.count(f"{STUDY}.5")
+    store.web.forget()  # half a minute later
+    store.get_labeled_images()
+    assert client.headers.count(f"{STUDY}.5") == asked == 1
+    _store_segmentation(client, uid, 5, file=2)
+    store.web.forget()
+    store.get_labeled_images()
+    assert client.headers.count(f"{STUDY}.5") == 2
 
 
 def test_segments_that_cannot_be_told_apart_or_are_too_many_are_refused(store, client):

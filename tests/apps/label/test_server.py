@@ -339,11 +339,11 @@ def test_cases_are_served_the_most_uncertain_first(client, start, studies):
     again = client.post("/scoring/hippocampus_disagreement", params={"run_sync": True}, json={"draws": 2}).json()
     assert again == {"scored": 0, "kept": 3, "unfit": 0}
     objects = client.get("/datastore/", params={"output": "all"}).json()["objects"]
-    scores = {name: one["image"]["info"]["disagreement"]["hippocampus"]["score"] for name, one in objects.items()}
-    assert all(0 < score <= 1 for score in scores.values())
+    entries = {name: one["image"]["info"]["disagreement"]["hippocampus"] for name, one in objects.items()}
+    assert all(0 < entry["score"] <= 1 and entry["entropy"] > 0 for entry in entries.values())
     found = client.post("/activelearning/hippocampus_most_uncertain", json={}).json()
-    assert found["id"] == max(scores, key=lambda name: scores[name])
-    assert found["weight"] == max(scores.values())
+    assert found["id"] == max(entries, key=lambda name: (round(entries[name]["score"], 3), entries[name]["entropy"]))
+    assert found["weight"] == entries[found["id"]]["score"]
     assert found["not_scored"] == 0
 
 
