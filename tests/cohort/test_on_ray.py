@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -94,6 +95,8 @@ def test_a_worker_that_is_killed_from_outside_costs_its_case_only(make_engine, m
         if event.case.name == "long":
             first = first or event
         elif sum(status == DONE for _, status in history) == 5:
+            while "long" not in attempts():  # handed out is not begun yet
+                time.sleep(0.02)
             os.kill(_process(first), signal.SIGKILL)
             cases[0].path.write_text("image")
     assert Counter(attempts()) == {"long": 2, **dict.fromkeys("abcde", 1)}
