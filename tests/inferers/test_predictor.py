@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import shutil
 
-import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -15,106 +14,30 @@ from medsegdiff.data.reading import read_image
 from medsegdiff.errors import DataError, SpecError, WeightsError
 from medsegdiff.inferers.predictor import BundlePredictor
 from medsegdiff.transforms.way_back import WayBack
-
-SHAPE = (22, 26, 18)
-
-
-def _blobs(shape=SHAPE, sigma=2.0) -> np.ndarray:
-    noise = gaussian_filter(np.random.default_rng(0).standard_normal(shape), sigma)
-    return (noise / noise.std() * 50 + 300).astype(np.float32)
-
-
-def _rotation(degrees) -> np.ndarray:
-    x, y, z = np.deg2rad(degrees)
-    about_x = np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])
-    about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
-    about_z = np.array([[np.cos(z), -np.sin(z), 0], [np.sin(z), np.cos(z), 0], [0, 0, 1]])
-    return about_z @ about_y @ about_x
-
-
-def _affine(axes=((1, 0, 0), (0, 1, 0), (0, 0, 1)), spacing=(1.0, 1.0, 1.0)) -> np.ndarray:
-    affine = np.eye(4)
-    affine[:3, :3] = np.asarray(axes) * spacing
-    affine[:3, 3] = (-12.5, 30.25, 7.0)
-    return affine
-
-
-PERMUTED = np.eye(3)[[2, 0, 1]]
-FLIPPED = np.diag([-1.0, -1.0, 1.0])
-OBLIQUE = _rotation((20, -15, 30))
-NO_RESAMPLING = {
-    "ras": _affine(),
-    "lps": _affine(FLIPPED),
-    "permuted": _affine(PERMUTED),
-    "permuted and flipped": _affine(PERMUTED @ np.diag([1.0, -1.0, -1.0])),
-    "oblique": _affine(OBLIQUE),
-    "oblique and permuted": _affine(OBLIQUE @ PERMUTED),
-}
-RESAMPLING = {
-    "thick slices": _affine(spacing=(0.8, 0.8, 2.5)),
-    "thick slices, permuted": _affine(PERMUTED @ FLIPPED, spacing=(2.5, 0.8, 0.8)),
-    "thick slices, oblique": _affine(OBLIQUE, spacing=(0.7, 0.9, 2.0)),
-    "fine": _affine(FLIPPED, spacing=(0.5, 0.6, 0.7)),
-}
-
-
-def _save(path, affine, array=None):
-    nibabel.save(nibabel.Nifti1Image(_blobs() if array is None else array, affine), path)
-    return path
-
-
-def _dice(a, b) -> float:
-    return 2 * np.logical_and(a, b).sum() / (a.sum() + b.sum())
-
-
-RESTORED = [
-    {
-        "_target_": "medsegdiff.transforms.restore.Restored",
-        "keys": "pred",
-        "transform": "@preprocessing",
-        "orig_keys": "image",
-        "maps": "$['variance'] if @uncertainty else []",
-        "entropy": "@uncertainty",
-        "probabilities": "@probabilities",
-    }
-]
-INVERTED = [
-    {
-        "_target_": "Invertd",
-        "keys": ["pred", "variance"],
-        "transform": "@preprocessing",
-        "orig_keys": "image",
-        "nearest_interp": False,
-        "allow_missing_keys": True,
-    },
-    {"_target_": "medsegdiff.transforms.uncertainty.Uncertaintyd", "keys": "pred"},
-    {"_target_": "CopyItemsd", "keys": "pred", "names": "probabilities"},
-    {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-]
-
-
-def _configure(bundle, postprocessing, **changes):
-    """Change the bundle's way back to the original grid, and other ids of its configuration."""
-    path = bundle / "configs" / "inference.json"
-    config = json.loads(path.read_text())
-    savers = [t for t in config["postprocessing"]["transforms"] if t["_target_"] == "SaveImaged"]
-    config["postprocessing"]["transforms"] = postprocessing + savers
-    # The ids that a bundle offers for a fusion.
-    config |= {"fusion": None, "fuse_draws": None}
-    config["network_def"] |= {"fusion": "@fusion", "fuse_draws": "@fuse_draws"}
-    path.write_text(json.dumps(config | changes))
-    return bundle
+from tests.inferers.predicting import (
+    INVERTED,
+    NO_RESAMPLING,
+    PERMUTED,
+    RESAMPLING,
+    RESTORED,
+    SHAPE,
+    affine,
+    blobs,
+    configure,
+    dice,
+    save,
+)
 
 
 @pytest.fixture(params=[RESTORED, INVERTED], ids=["restored", "inverted"])
 def predictor(threshold_bundle, request):
-    return BundlePredictor(_configure(threshold_bundle, request.param), device="cpu", amp="off")
+    return BundlePredictor(configure(threshold_bundle, request.param), device="cpu", amp="off")
 
 
 @pytest.mark.parametrize("affine", NO_RESAMPLING.values(), ids=NO_RESAMPLING)
 def test_labels_match_voxel_by_voxel_where_nothing_is_resampled(predictor, tmp_path, affine):
-    result = predictor.predict(_save(tmp_path / "a.nii.gz", affine))
-    image = _blobs()
+    result = predictor.predict(save(tmp_path / "a.nii.gz", affine))
+    image = blobs()
     np.testing.assert_array_equal(result.label, image > image.mean())
     assert result.label.dtype == np.uint8
     np.testing.assert_allclose(result.affine, affine, atol=1e-5)
@@ -122,25 +45,25 @@ def test_labels_match_voxel_by_voxel_where_nothing_is_resampled(predictor, tmp_p
 
 @pytest.mark.parametrize("affine", RESAMPLING.values(), ids=RESAMPLING)
 def test_labels_come_back_from_another_spacing(predictor, tmp_path, affine):
-    image = gaussian_filter(_blobs(), 1.5)
-    result = predictor.predict(_save(tmp_path / "a.nii.gz", affine, image))
+    image = gaussian_filter(blobs(), 1.5)
+    result = predictor.predict(save(tmp_path / "a.nii.gz", affine, image))
     assert result.label.shape == image.shape
-    assert _dice(result.label == 1, image > image.mean()) > 0.9
+    assert dice(result.label == 1, image > image.mean()) > 0.9
     np.testing.assert_allclose(result.affine, affine, atol=1e-5)
     np.testing.assert_allclose(result.probabilities.sum(axis=0), 1, atol=1e-4)
 
 
 def test_probabilities_come_back_by_linear_interpolation(threshold_bundle, tmp_path, monkeypatch, make_segmenter):
     monkeypatch.setattr("medsegdiff.inferers.loading.load_segmenter", lambda *_a, **_o: make_segmenter(supervised=True))
-    path = _save(tmp_path / "a.nii.gz", _affine(spacing=(0.5, 0.5, 0.5)))
+    path = save(tmp_path / "a.nii.gz", affine(spacing=(0.5, 0.5, 0.5)))
     probabilities = BundlePredictor(threshold_bundle, device="cpu", amp="off").predict(path).probabilities
     # The nearest of voxels twice as far apart would come back twice in a row.
     assert (np.diff(probabilities[1], axis=0) == 0).mean() < 0.05
 
 
 def test_an_image_larger_than_a_window_is_segmented_by_windows(predictor, tmp_path):
-    image = _blobs((60, 50, 55))
-    result = predictor.predict(_save(tmp_path / "a.nii.gz", _affine(PERMUTED), image))
+    image = blobs((60, 50, 55))
+    result = predictor.predict(save(tmp_path / "a.nii.gz", affine(PERMUTED), image))
     np.testing.assert_array_equal(result.label, image > image.mean())
 
 
@@ -148,7 +71,7 @@ def test_an_image_larger_than_a_window_is_segmented_by_windows(predictor, tmp_pa
 @pytest.mark.parametrize("affine", [NO_RESAMPLING["oblique"], NO_RESAMPLING["permuted and flipped"]])
 def test_other_formats_keep_their_grid(predictor, tmp_path, suffix, affine):
     path = tmp_path / f"a{suffix}"
-    sitk.WriteImage(sitk.ReadImage(str(_save(tmp_path / "source.nii.gz", affine))), str(path))
+    sitk.WriteImage(sitk.ReadImage(str(save(tmp_path / "source.nii.gz", affine))), str(path))
     result = predictor.predict(path)
     raw = read_image(path)
     np.testing.assert_array_equal(result.label, raw.array > raw.array.mean())
@@ -158,7 +81,7 @@ def test_other_formats_keep_their_grid(predictor, tmp_path, suffix, affine):
 def test_a_dicom_series_keeps_its_grid(predictor, tmp_path):
     folder = tmp_path / "series"
     folder.mkdir()
-    volume = np.round(_blobs()).astype(np.int16)
+    volume = np.round(blobs()).astype(np.int16)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for index in range(volume.shape[2]):
@@ -178,19 +101,19 @@ def test_a_dicom_series_keeps_its_grid(predictor, tmp_path):
 def test_a_real_dicom_series_is_segmented_on_its_grid(predictor, data_root):
     result = predictor.predict(data_root / "hippocampus" / "dicom_study1")
     raw = read_image(data_root / "hippocampus" / "dicom_study1")
-    assert _dice(result.label == 1, raw.array > raw.array.mean()) > 0.99
+    assert dice(result.label == 1, raw.array > raw.array.mean()) > 0.99
     np.testing.assert_allclose(result.affine, raw.affine)
 
 
 def test_entropy_is_that_of_the_probabilities_on_the_original_grid(predictor, tmp_path):
-    result = predictor.predict(_save(tmp_path / "a.nii.gz", RESAMPLING["fine"]))
+    result = predictor.predict(save(tmp_path / "a.nii.gz", RESAMPLING["fine"]))
     p = result.probabilities.astype(np.float64)
     np.testing.assert_allclose(result.entropy, -(p * np.log(p)).sum(axis=0) / np.log(3), atol=1e-4)
     assert result.variance is None
 
 
 def test_a_class_can_be_restored_alone(predictor, tmp_path):
-    result = predictor.predict(_save(tmp_path / "a.nii.gz", RESAMPLING["thick slices, oblique"]))
+    result = predictor.predict(save(tmp_path / "a.nii.gz", RESAMPLING["thick slices, oblique"]))
     assert result.probabilities.dtype == np.float32 and result.probabilities.shape == (3, *SHAPE)
     for k in range(3):
         np.testing.assert_array_equal(result.probability(k), result.probabilities[k])
@@ -202,9 +125,9 @@ def test_class_by_class_comes_what_inversion_gives_at_once(
     threshold_bundle, tmp_path, monkeypatch, make_segmenter, affine
 ):
     monkeypatch.setattr("medsegdiff.inferers.loading.load_segmenter", lambda *_a, **_o: make_segmenter(sharpness=3.0))
-    path = _save(tmp_path / "a.nii.gz", affine)
+    path = save(tmp_path / "a.nii.gz", affine)
     restored, inverted = (
-        BundlePredictor(_configure(threshold_bundle, chain), device="cpu", amp="off", draws=2).predict(path)
+        BundlePredictor(configure(threshold_bundle, chain), device="cpu", amp="off", draws=2).predict(path)
         for chain in (RESTORED, INVERTED)
     )
     assert (restored.label != inverted.label).mean() < 1e-3  # ties, but for rounding
@@ -214,11 +137,11 @@ def test_class_by_class_comes_what_inversion_gives_at_once(
 
 
 def test_probabilities_are_restored_when_they_are_read(threshold_bundle, tmp_path, monkeypatch):
-    predictor = BundlePredictor(_configure(threshold_bundle, RESTORED), device="cpu")
+    predictor = BundlePredictor(configure(threshold_bundle, RESTORED), device="cpu")
     brought_back = []
     original = WayBack.__call__
     monkeypatch.setattr(WayBack, "__call__", lambda self, channel: brought_back.append(1) or original(self, channel))
-    result = predictor.predict(_save(tmp_path / "a.nii.gz", RESAMPLING["fine"]))
+    result = predictor.predict(save(tmp_path / "a.nii.gz", RESAMPLING["fine"]))
     assert len(brought_back) == 3  # classes, for label and entropy
     result.probability(1)
     assert len(brought_back) == 4
@@ -229,8 +152,8 @@ def test_probabilities_are_restored_when_they_are_read(threshold_bundle, tmp_pat
 @pytest.mark.parametrize("draws", [1, 3])
 def test_uncertainty_is_left_out_on_request(threshold_bundle, tmp_path, monkeypatch, make_segmenter, draws):
     monkeypatch.setattr("medsegdiff.inferers.loading.load_segmenter", lambda *_a, **_o: make_segmenter(draws=draws))
-    path = _save(tmp_path / "a.nii.gz", RESAMPLING["fine"])
-    bundle = _configure(threshold_bundle, RESTORED)
+    path = save(tmp_path / "a.nii.gz", RESAMPLING["fine"])
+    bundle = configure(threshold_bundle, RESTORED)
     result = BundlePredictor(bundle, device="cpu", draws=draws, uncertainty=False).predict(path)
     assert result.entropy is None and result.variance is None
     asked = BundlePredictor(bundle, device="cpu", draws=draws).predict(path)
@@ -241,10 +164,10 @@ def test_uncertainty_is_left_out_on_request(threshold_bundle, tmp_path, monkeypa
 @pytest.mark.parametrize("fusion", ["majority", "staple"])
 def test_draws_are_fused_on_request(threshold_bundle, tmp_path, monkeypatch, make_segmenter, fusion):
     monkeypatch.setattr("medsegdiff.inferers.loading.load_segmenter", lambda *_a, **_o: make_segmenter())
-    bundle = _configure(threshold_bundle, RESTORED, roi_size=[24, 28, 20])
+    bundle = configure(threshold_bundle, RESTORED, roi_size=[24, 28, 20])
     predictor = BundlePredictor(bundle, device="cpu", amp="off", draws=4, fusion=fusion)
     assert predictor.settings["fusion"] == fusion and predictor.settings["fuse_draws"]
-    result = predictor.predict(_save(tmp_path / "a.nii.gz", _affine()))
+    result = predictor.predict(save(tmp_path / "a.nii.gz", affine()))
     mean = BundlePredictor(bundle, device="cpu", amp="off", draws=4).predict(tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(result.variance, mean.variance)
     assert result.steps == mean.steps and set(result.steps) == {3}
@@ -260,16 +183,16 @@ def test_weights_of_folds_are_pooled(threshold_bundle, tmp_path):
         folds.append(tmp_path / f"fold{fold}.pt")
         for suffix in (".pt", ".json"):
             shutil.copy(threshold_bundle / "models" / f"model{suffix}", folds[-1].with_suffix(suffix))
-    predictor = BundlePredictor(_configure(threshold_bundle, RESTORED), weights=folds, device="cpu")
+    predictor = BundlePredictor(configure(threshold_bundle, RESTORED), weights=folds, device="cpu")
     assert [member["weights"] for member in predictor.settings["members"]] == [str(fold) for fold in folds]
     assert predictor.settings["fusion"] == "mean"
-    image = _blobs()
-    result = predictor.predict(_save(tmp_path / "a.nii.gz", NO_RESAMPLING["permuted"]))
+    image = blobs()
+    result = predictor.predict(save(tmp_path / "a.nii.gz", NO_RESAMPLING["permuted"]))
     np.testing.assert_array_equal(result.label, image > image.mean())
 
 
 def test_every_stage_is_timed(predictor, tmp_path):
-    seconds = predictor.predict(_save(tmp_path / "a.nii.gz", _affine())).stage_seconds
+    seconds = predictor.predict(save(tmp_path / "a.nii.gz", affine())).stage_seconds
     assert list(seconds) == ["read", "preprocess", "sample", "restore"]
     assert all(value >= 0 for value in seconds.values())
 
@@ -278,7 +201,7 @@ def test_two_predictions_of_a_file_are_the_same(threshold_bundle, tmp_path, monk
     monkeypatch.setattr(
         "medsegdiff.inferers.loading.load_segmenter", lambda *_a, **options: make_segmenter(seed=options["seed"])
     )
-    path = _save(tmp_path / "a.nii.gz", RESAMPLING["fine"])
+    path = save(tmp_path / "a.nii.gz", RESAMPLING["fine"])
     first, again, other = (
         BundlePredictor(threshold_bundle, device="cpu", draws=3, steps=2, seed=seed).predict(path) for seed in (0, 0, 1)
     )
@@ -303,7 +226,7 @@ def test_pictures_keep_their_grid_too(predictor, threshold_bundle, tmp_path, mon
         "medsegdiff.inferers.loading.load_segmenter",
         lambda *_a, **_o: make_segmenter(supervised=True, sharpness=1e4, spatial_dims=2),
     )
-    picture = np.clip(_blobs((40, 30)) / 2, 0, 255).astype(np.uint8)
+    picture = np.clip(blobs((40, 30)) / 2, 0, 255).astype(np.uint8)
     Image.fromarray(picture).save(tmp_path / "a.png")
     result = BundlePredictor(threshold_bundle, device="cpu").predict(tmp_path / "a.png")
     brighter = (picture > picture.mean()).T
@@ -335,7 +258,7 @@ def test_settings_tell_what_is_used(threshold_bundle, monkeypatch, make_segmente
 )
 def test_images_that_a_network_cannot_work_with_are_refused(predictor, tmp_path, array, message):
     with pytest.raises(DataError, match=message) as caught:
-        predictor.predict(_save(tmp_path / "a.nii.gz", np.eye(4), array))
+        predictor.predict(save(tmp_path / "a.nii.gz", np.eye(4), array))
     assert str(caught.value).startswith(str(tmp_path / "a.nii.gz"))
     assert "\n" not in str(caught.value)
 
@@ -373,9 +296,9 @@ def test_a_setting_that_the_bundle_does_not_have_is_refused(threshold_bundle):
     ],
 )
 def test_a_postprocessing_without_probabilities_on_the_grid_is_refused(threshold_bundle, tmp_path, chain, message):
-    predictor = BundlePredictor(_configure(threshold_bundle, chain), device="cpu")
+    predictor = BundlePredictor(configure(threshold_bundle, chain), device="cpu")
     with pytest.raises(SpecError, match=message):
-        predictor.predict(_save(tmp_path / "a.nii.gz", _affine()))
+        predictor.predict(save(tmp_path / "a.nii.gz", affine()))
 
 
 def test_an_inferer_that_cannot_sample_is_refused(threshold_bundle):
@@ -397,13 +320,13 @@ def test_an_ensemble_needs_two_weights_files_and_then_pools_them(threshold_bundl
         shutil.copy(threshold_bundle / "models" / f"model{suffix}", threshold_bundle / "models" / f"other{suffix}")
     predictor = BundlePredictor(threshold_bundle, ensemble=True, device="cpu")
     assert len(predictor.settings["members"]) == 2
-    result = predictor.predict(_save(tmp_path / "a.nii.gz", _affine()))
+    result = predictor.predict(save(tmp_path / "a.nii.gz", affine()))
     assert result.variance.max() < 1e-6  # two draws that agree
     assert result.steps == ()  # of supervised networks
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_gives_the_label_of_the_cpu(threshold_bundle, tmp_path):
-    path = _save(tmp_path / "a.nii.gz", RESAMPLING["fine"])
+    path = save(tmp_path / "a.nii.gz", RESAMPLING["fine"])
     labels = [BundlePredictor(threshold_bundle, device=d, amp="off").predict(path).label for d in ("cpu", "cuda")]
     assert (labels[0] != labels[1]).mean() < 1e-3

@@ -18,3 +18,9 @@ def saved(reply: Any, path: Path) -> Path:
     assert reply.status_code == 200, reply.text
     path.write_bytes(reply.content)
     return path
+
+
+def is_one_line(reply: Any) -> bool:
+    """Whether an error is told in a line, without what only a developer needs and without folders."""
+    detail = reply.json()["detail"]
+    return "\n" not in detail and "Traceback" not in detail and "/studies/" not in detail
