@@ -112,7 +112,7 @@ def test_a_whole_study(compare, study, tmp_path):
     }
     assert set(runs.loc[(runs["status"] == "done") & (runs["optimiser_steps"] != ""), "optimiser_steps"]) == {"3"}
     cases = pd.read_csv(out / "cases.csv", keep_default_na=False)
-    # Two cases of two classes: supervised; two samplers of two steps and a probe of three kinds; two samplers of the ensemble.
+    # Two cases of two classes: supervised; two samplers of two steps, and a probe of three kinds; two samplers of both.
     assert cases.groupby("method").size().to_dict() == {"supervised": 4, "diffusion": 28, "supervised+diffusion": 8}
     assert cases["dice"].astype(float).between(0, 1).all()
     assert len(pd.read_csv(out / "uncertainty.csv")) == 2 * (1 + 2 + 2)

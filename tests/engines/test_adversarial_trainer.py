@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import nn
 
 from medsegdiff.data.keyed_dataset import KeyedCacheDataset, keyed_loader
 from medsegdiff.engines.adversarial_trainer import AdversarialDiffusionTrainer
-from medsegdiff.engines.distributed import distribute, start_processes, stop_processes
+from medsegdiff.engines.distributed import distribute, start_processes
 from medsegdiff.engines.ema import make_ema
 from medsegdiff.engines.learning_rate import warmup_cosine
 from medsegdiff.errors import MedSegDiffError, SpecError
@@ -383,21 +382,12 @@ class TestFailures:
         self.run_into(trainer, "norm of the gradient of the generator")
 
 
-def test_networks_of_a_process_group_train_as_alone(make_trainer, monkeypatch):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    variables = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    for name, value in zip(variables, ("0", "0", "1", "127.0.0.1", str(port)), strict=True):
-        monkeypatch.setenv(name, value)
+def test_networks_of_a_process_group_train_as_alone(make_trainer, torchrun):
     alone = make_trainer(r1_interval=1, adversarial_weight=0.1)
     alone.run()
     start_processes("cpu")
-    try:
-        wrapped = make_trainer(r1_interval=1, adversarial_weight=0.1, wrap=lambda network: distribute(network, "cpu"))
-        wrapped.run()
-        torch.testing.assert_close(weights_of(wrapped.network.module), weights_of(alone.network))
-        torch.testing.assert_close(weights_of(wrapped.discriminator.module), weights_of(alone.discriminator))
-        assert all(not name.startswith("module.") for name in wrapped.stateful_objects()["network"].state_dict())
-    finally:
-        stop_processes()
+    wrapped = make_trainer(r1_interval=1, adversarial_weight=0.1, wrap=lambda network: distribute(network, "cpu"))
+    wrapped.run()
+    torch.testing.assert_close(weights_of(wrapped.network.module), weights_of(alone.network))
+    torch.testing.assert_close(weights_of(wrapped.discriminator.module), weights_of(alone.discriminator))
+    assert all(not name.startswith("module.") for name in wrapped.stateful_objects()["network"].state_dict())

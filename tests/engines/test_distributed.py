@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import subprocess
 import sys
 
@@ -14,9 +13,6 @@ from torch import nn
 
 from medsegdiff.engines.distributed import distribute, local_device, process_rank, start_processes, stop_processes
 from medsegdiff.errors import SpecError
-
-VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
 
 # The thread of Gloo that did the sum still has to let go of the tensor when the program ends: for that it needs the
 # lock of Python, which the main thread keeps.
@@ -38,25 +34,9 @@ stop_processes()
 """
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
-@pytest.fixture
-def torchrun(monkeypatch):
-    """The environment of the only process of a run; leaves the run in the end."""
-    for name, value in zip(VARIABLES, ("0", "0", "1", "127.0.0.1", free_port()), strict=True):
-        monkeypatch.setenv(name, value)
-    yield
-    stop_processes()
-    logging.disable(logging.NOTSET)
-
-
 @pytest.fixture
 def alone(monkeypatch):
-    for name in VARIABLES:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
 
 
