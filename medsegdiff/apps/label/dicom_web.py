@@ -58,8 +58,11 @@ class DicomWeb:
 
     def search(self, **filters: str) -> list[dict[str, Any]]:
         """Series in DICOM's JSON."""
+        return self._matching({**self._filters, **filters})
+
+    def _matching(self, filters: Mapping[str, str]) -> list[dict[str, Any]]:
         with _answering():
-            found = list(self._client.search_for_series(search_filters={**self._filters, **filters}))
+            found = list(self._client.search_for_series(search_filters=dict(filters)))
         if not all(isinstance(one, dict) for one in found):
             msg = "the address is none of a DICOM store with DICOMweb; check it, such as http://HOST:8042/dicom-web"
             raise DataError(msg)
@@ -140,7 +143,7 @@ class DicomWeb:
     def _find_segmentations(self) -> dict[str, StoredSegmentation]:
         made: dict[str, StoredSegmentation] = {}
         with _answering():
-            for one in self._client.search_for_series(search_filters={"Modality": SEGMENTATION}):
+            for one in self._matching({"Modality": SEGMENTATION}):
                 study, uid = value(one, STUDY), value(one, SERIES)
                 for header in self._headers_of(study, uid, number_of_files(one)):
                     if _is_automatic(header):

@@ -88,12 +88,10 @@ def _evidence(cases: pd.DataFrame, claim: Claim, against: str) -> dict[str, Any]
     if not found:
         return {}
     evidence, rows, reference = found[0]
-    between = {} if against in (NOISE, FIRST_STEP) else {"against_sampling": _primary(cases, against)}
     return {
         "of": claim.what,
         "against": against,
         **evidence,
-        **between,
         "trainings": _trainings(rows, reference),
         "other_samplings": [other for other, _, _ in found[1:]],
     }
@@ -124,13 +122,17 @@ def _step_sides(cases: pd.DataFrame, label: str) -> list[Side]:
 
 
 def _method_sides(cases: pd.DataFrame, label: str, against: str) -> list[Side]:
-    """First each by its primary way of sampling, then both by every other one that both have."""
+    """First each by its primary way of sampling, then both by every other one that both have.
+
+    The first says the other's as "against_sampling".
+    """
     rows, others = labelled(results(cases), label), labelled(results(cases), against)
     if rows.empty or others.empty:
         return []
-    mine, base = _primary(cases, label), matches(others, _primary(cases, against))
-    first, *rest = _primary_first(rows, mine)
-    return [(first[0], first[1], base), *((keys, group, matches(others, keys)) for keys, group in rest)]
+    theirs = _primary(cases, against)
+    (keys, mine), *rest = _primary_first(rows, _primary(cases, label))
+    first = {**keys, "against_sampling": theirs}, mine, matches(others, theirs)
+    return [first, *((keys, group, matches(others, keys)) for keys, group in rest)]
 
 
 def _primary(cases: pd.DataFrame, label: str) -> dict[str, Any]:
